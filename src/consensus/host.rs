@@ -1,0 +1,102 @@
+//! What the machine needs of ledger and pool, as one trait: implemented by the node over its
+//! concurrent structures and by the simulation over the same ones in memory.
+//!
+//! The machine is the only writer. Between two commits the ledger does not change, so every answer
+//! about it is about the state after block `tip().height`.
+
+use crate::primitives::amount::Amount;
+use crate::primitives::block::Block;
+use crate::primitives::certificate::Qc;
+use crate::primitives::committee::Committee;
+use crate::primitives::hash::{BlockId, ChainId, MasternodeId, Txid};
+use crate::primitives::params::Params;
+use crate::primitives::rejection::Rejection;
+use crate::primitives::transaction::{OutPoint, SealedTransaction, SharedTransaction, TxStatus, Utxo};
+use std::sync::Arc;
+
+/// The end of the chain as applied.
+#[derive(Clone, Debug)]
+pub struct Tip {
+    /// Height of the last applied block.
+    pub height: u64,
+    /// Its id.
+    pub block: BlockId,
+    /// Its time in milliseconds since 1970.
+    pub time_ms: u64,
+    /// Its commit certificate; `None` for genesis.
+    pub commit: Option<Qc>,
+    /// Committee of that block (`C_h`).
+    pub committee: Arc<Committee>,
+    /// Committee of the next block (`C_h+1`): who votes now.
+    pub next_committee: Arc<Committee>,
+}
+
+/// Why a block is not valid, naming the rule and the values.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BlockFault(pub String);
+
+/// Ledger and pool as the machine sees them.
+pub trait Host {
+    /// The chain the ledger is of.
+    fn chain(&self) -> ChainId;
+
+    /// Consensus parameters of the next block.
+    fn params(&self) -> &Params;
+
+    /// The end of the applied chain.
+    fn tip(&self) -> Tip;
+
+    /// An unspent output of the state after the tip.
+    fn utxo(&self, outpoint: &OutPoint) -> Option<Utxo>;
+
+    /// Checks everything about a payment but its signatures, for a block of `tip().height + 1`, with
+    /// inputs resolved by `resolve`; returns its fee.
+    fn check_payment(
+        &self,
+        transaction: &SealedTransaction,
+        resolve: &dyn Fn(&OutPoint) -> Option<Utxo>,
+    ) -> Result<Amount, Rejection>;
+
+    /// Builds the next block of these transactions (any order, valid together), with coinbase and all
+    /// state fields. `commit` is the certificate of the tip with all precommits seen.
+    fn build(
+        &self,
+        proposer: MasternodeId,
+        time_ms: u64,
+        commit: Option<Qc>,
+        transactions: Vec<SharedTransaction>,
+    ) -> Result<Block, BlockFault>;
+
+    /// `valid_block` of protocol §5, signatures of transactions and of the last commit excepted:
+    /// those were verified before the block got here.
+    fn validate(&self, block: &Block) -> Result<(), BlockFault>;
+
+    /// Applies a decided block: state, pool (included, conflicting and expired transactions leave).
+    /// Called once a height with a block that `validate` accepted.
+    fn commit(&mut self, block: &Arc<Block>, qc: &Qc) -> Result<(), BlockFault>;
+
+    /// Admits a checked transaction to the pool. Evicted ones are gone from `body`.
+    fn admit(&mut self, transaction: SharedTransaction, fee: Amount, now_us: u64) -> Result<(), Rejection>;
+
+    /// Keeps a transaction whose inputs are not all known yet, within a bound.
+    fn admit_orphan(&mut self, transaction: SharedTransaction, now_us: u64) -> Result<(), Rejection>;
+
+    /// Body of a transaction in the pool, orphans included.
+    fn body(&self, txid: &Txid) -> Option<SharedTransaction>;
+
+    /// Transactions of the pool that spend an output of `txid`, ascending by id, orphans included.
+    fn children(&self, txid: &Txid) -> Vec<SharedTransaction>;
+
+    /// All transactions of the pool, orphans included, highest fee rate first, ties by ascending id.
+    fn pending(&self) -> Vec<SharedTransaction>;
+
+    /// Keeps a transaction from eviction: this node has voted for it.
+    fn pin(&mut self, txid: &Txid);
+
+    /// Records how far a transaction has come.
+    fn set_status(&mut self, txid: &Txid, status: TxStatus, now_us: u64);
+
+    /// Drops a transaction for good and remembers why.
+    fn reject(&mut self, txid: &Txid, reason: &Rejection, now_us: u64);
+}

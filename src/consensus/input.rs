@@ -1,0 +1,52 @@
+//! What goes into the machine: time, messages whose signatures were checked, connections.
+
+use crate::primitives::block::Block;
+use crate::primitives::certificate::Qc;
+use crate::primitives::keys::PublicKey;
+use crate::primitives::message::{Message, PeerId};
+use crate::primitives::transaction::SharedTransaction;
+
+/// The time of an input. Arguments, never read inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now {
+    /// Microseconds on a clock that never goes back; drives every timer.
+    pub monotonic_us: u64,
+    /// Milliseconds since 1970; used for block times only.
+    pub wall_ms: u64,
+}
+
+/// A value whose signatures were verified against the committee of its era. Made by
+/// [`verify`](crate::consensus::verify) only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified<T>(pub(in crate::consensus) T);
+
+impl<T> Verified<T> {
+    /// The value.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+
+    /// The value, borrowed.
+    pub fn get(&self) -> &T {
+        &self.0
+    }
+}
+
+/// One thing that happened to the node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The first input after construction and replay of the log.
+    Start,
+    /// A deadline passed ([`Machine::next_deadline`](crate::consensus::machine::Machine::next_deadline)).
+    Wake,
+    /// A transaction with valid signatures, from a peer or submitted here (`from: None`).
+    Transaction { from: Option<PeerId>, transaction: Verified<SharedTransaction> },
+    /// A consensus message with valid signatures.
+    Message { from: PeerId, message: Verified<Message> },
+    /// A decided block that was pulled, with valid certificate and signatures.
+    Decided { from: PeerId, block: Verified<(Block, Qc)> },
+    /// A connection passed the handshake; `vote_key` when the peer proved to hold one.
+    PeerUp { peer: PeerId, vote_key: Option<PublicKey> },
+    /// A connection ended.
+    PeerDown { peer: PeerId },
+}

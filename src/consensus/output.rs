@@ -1,0 +1,99 @@
+//! What comes out of the machine, to be executed in order.
+
+use crate::primitives::block::{Block, Outline};
+use crate::primitives::certificate::{Certificate, Qc};
+use crate::primitives::encoding::{Decode, Encode};
+use crate::primitives::hash::{BlockId, Txid};
+use crate::primitives::message::{Message, PeerId, Proposal};
+use crate::primitives::rejection::Rejection;
+use crate::primitives::transaction::Transaction;
+use crate::primitives::vote::{Step, Vote, VoteBatch};
+use std::sync::Arc;
+
+/// A record of the log of the current height (protocol §3). The log of height h is everything
+/// persisted since the block h-1; replayed in order it restores locks, commit votes, frozen, and the
+/// lock of the rounds exactly.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Record {
+    /// A batch of this node's own stream.
+    OwnBatch(VoteBatch),
+    /// Body of a transaction this node prepared or commit-voted.
+    Body(Transaction),
+    /// A batch of another voter that supports a certificate this node relied on.
+    PeerBatch(VoteBatch),
+    /// A prepare certificate that was pulled.
+    Prepared(Certificate),
+    /// A candidate block; its bodies are in earlier `Body` records or in this one.
+    Candidate { outline: Outline, bodies: Vec<Transaction> },
+    /// This node's own proposal.
+    Proposal(Proposal),
+    /// A prevote quorum this node relied on.
+    Pol(Qc),
+    /// This node's own prevote or precommit.
+    Vote(Vote),
+    /// The block of this height is decided; it is in an earlier `Candidate` record. The log of the
+    /// next height starts after this record.
+    Decided(Qc),
+}
+
+/// Whom a message is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Every connected peer.
+    All,
+    /// Every connected peer but the one it came from.
+    AllExcept(PeerId),
+    /// One peer.
+    Peer(PeerId),
+}
+
+/// One effect.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Make durable before any later output takes effect. `height` is the height of the log.
+    Persist { height: u64, record: Record },
+    /// Send to peers.
+    Send { to: Target, message: Message },
+    /// Hand these messages to the signature check again: they came for an era not yet entered.
+    Replay(Vec<(PeerId, Message)>),
+    /// Pull the decided block at `height` from `peer`, which is ahead; answer with
+    /// [`Input::Decided`](crate::consensus::input::Input::Decided). Repeated while behind: the driver
+    /// ignores it while a pull of the same height from the same peer is under way.
+    PullBlock { peer: PeerId, height: u64 },
+    /// `txid` is final: a quorum of the era commit-voted it.
+    Final { height: u64, txid: Txid },
+    /// The block is decided and already applied to the host's state; its `Decided` record precedes
+    /// this output. From now on messages are checked against the next era.
+    Committed { block: Arc<Block>, qc: Qc },
+    /// A transaction was refused; told to its sender if local.
+    Rejected { txid: Txid, from: Option<PeerId>, reason: Rejection },
+    /// The peer sent what no honest peer sends.
+    Misbehaved { peer: PeerId, what: &'static str },
+    /// This node must not go on; the text says why and what to do.
+    Halt { reason: String },
+    /// For people.
+    Notice(Notice),
+}
+
+/// What an operator may want to know; no effect on the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A vote batch was counted.
+    Votes { voter: u16, sequence: u32, last: bool, prepares: u32, commits: u32, own: bool },
+    /// A quorum prepared a payment.
+    Certified { txid: Txid },
+    /// The node froze.
+    Frozen { height: u64, era_us: u64 },
+    /// A round began.
+    RoundStarted { height: u64, round: u32, proposer: u16 },
+    /// A proposal was received or made.
+    Proposed { height: u64, round: u32, block: BlockId, transactions: u32, own: bool },
+    /// A proposal was not prevoted, with the reason.
+    ProposalRefused { height: u64, round: u32, reason: String },
+    /// A step of a round ended by its timer; `missing` are voters not heard from in that step.
+    TimedOut { height: u64, round: u32, step: Option<Step>, missing: Vec<u16> },
+    /// A precommit for a block already decided: it was late.
+    LatePrecommit { height: u64, voter: u16 },
+    /// Two messages that exclude each other carry the same valid signature.
+    Equivocation { voter: u16, what: &'static str },
+}

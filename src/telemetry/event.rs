@@ -1,0 +1,72 @@
+//! Things that happen in a node, one value each: per batch and per decision, never per signature.
+
+use crate::primitives::clean::CleanText;
+use crate::primitives::hash::{BlockId, Txid};
+use crate::telemetry::log::LogRecord;
+use serde::{Deserialize, Serialize};
+
+/// An event with its number (gap-free per node) and wall time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Number since the start of the node.
+    pub sequence: u64,
+    /// Milliseconds since 1970.
+    pub time_ms: u64,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum EventKind {
+    /// A peer connected and passed the handshake.
+    PeerConnected { peer: String, address: CleanText, inbound: bool, name: CleanText },
+    /// A connection ended.
+    PeerDisconnected { peer: String, address: CleanText, reason: CleanText },
+    /// A connection was refused, with the reason told to the other side.
+    PeerRefused { address: CleanText, reason: CleanText },
+    /// A vote batch was counted; `own` for this node's.
+    Votes { voter: u16, name: CleanText, sequence: u32, last: bool, prepares: u32, commits: u32, own: bool },
+    /// Payments that became final since the last such event.
+    Final { count: u32, fastest_us: u64, slowest_us: u64, newest: Txid },
+    /// A transaction entered the pool.
+    PoolAdded { txid: Txid, size: u32, fee: u64 },
+    /// A transaction was refused or dropped.
+    PoolRejected { txid: Txid, code: CleanText, reason: CleanText },
+    /// This node froze: it votes no more payments in this era.
+    Frozen { height: u64, era_ms: u64 },
+    /// A checkpoint round began.
+    RoundStarted { height: u64, round: u32, proposer: CleanText },
+    /// A proposal was received or made.
+    Proposed { height: u64, round: u32, block: BlockId, transactions: u32, own: bool },
+    /// A round timed out, with the weight that was missing.
+    RoundTimeout { height: u64, round: u32, step: CleanText, missing_weight: u64, missing: Vec<CleanText> },
+    /// A block was decided and applied.
+    Checkpoint {
+        height: u64,
+        block: BlockId,
+        round: u32,
+        proposer: CleanText,
+        transactions: u32,
+        fees: u64,
+        signed_weight: u64,
+        total_weight: u64,
+        pause_ms: f64,
+    },
+    /// The node's own state changed; the text is what the Overview shows.
+    State { state: CleanText },
+    /// Something an operator should know.
+    Alert { level: AlertLevel, text: CleanText },
+    /// A log record.
+    Log(LogRecord),
+}
+
+/// How bad an alert is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertLevel {
+    Notice,
+    Warning,
+    Critical,
+}

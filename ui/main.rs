@@ -1,0 +1,2 @@
+//! The `masternode` program.
+fn main() {}
