@@ -7,4 +7,8 @@
 
 pub mod host;
 pub mod input;
+pub mod machine;
 pub mod output;
+pub mod signer;
+pub mod timing;
+pub mod verify;
