@@ -1,0 +1,3 @@
+//! What others rely on: configuration files, published vectors, the bytes on the wire.
+
+mod config;
