@@ -1,1 +1,3 @@
-//! node
+//! The node: everything of the library wired into a running masternode.
+
+pub mod logging;
