@@ -197,7 +197,13 @@ mod tests {
 
     #[test]
     fn the_digest_matches_the_golden_vector() {
-        assert_eq!(sum(&[]).digest().to_string(), "594da8e4c950d04b94964cdee89f25487f602bb5557ede5a0a1be00c4cc753ae");
-        assert_eq!(sum(&[1, 2, 3]).digest().to_string(), "THREE");
+        assert_eq!(
+            sum(&[]).digest().to_string(),
+            "594da8e4c950d04b94964cdee89f25487f602bb5557ede5a0a1be00c4cc753ae"
+        );
+        assert_eq!(
+            sum(&[1, 2, 3]).digest().to_string(),
+            "53bbadad2fc0b23f2ffddfa09f35ab7ae34396c9ab902a4889b7ba93f0fc0c26"
+        );
     }
 }

@@ -150,6 +150,7 @@ impl Host for ChainHost {
         Tip {
             height: state.header.height,
             block: state.block,
+            parent: if state.header.height == 0 { BlockId::default() } else { state.header.previous },
             time_ms: state.header.time_ms,
             commit: state.commit.clone(),
             committee: Arc::clone(&state.committee),

@@ -1,3 +1,4 @@
-//! The node: what connects the pure parts to sockets, disk and time.
+//! The node: everything of the library wired into a running masternode.
 
 pub mod host;
+pub mod logging;
