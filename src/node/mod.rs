@@ -1,3 +1,4 @@
 //! The node: everything of the library wired into a running masternode.
 
+pub mod host;
 pub mod logging;

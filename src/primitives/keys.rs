@@ -89,6 +89,12 @@ impl PublicKey {
             .is_ok()
     }
 
+    /// Whether these bytes encode a point of the curve (by ZIP-215), so that a signature can verify.
+    #[must_use]
+    pub fn is_point(&self) -> bool {
+        VerificationKey::try_from(self.0).is_ok()
+    }
+
     /// The first eight hexadecimal digits, for people.
     #[must_use]
     pub fn short(&self) -> String {
