@@ -1,6 +1,7 @@
-//! The running node: the only module that knows all others and wires them together.
+//! The node: everything of the library wired into a running masternode.
 
 pub mod assemble;
+pub mod host;
 pub mod host_info;
 pub mod hub;
 pub mod logging;
