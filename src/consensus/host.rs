@@ -21,6 +21,8 @@ pub struct Tip {
     pub height: u64,
     /// Its id.
     pub block: BlockId,
+    /// Id of the block before it; zero for genesis.
+    pub parent: BlockId,
     /// Its time in milliseconds since 1970.
     pub time_ms: u64,
     /// Its commit certificate; `None` for genesis.

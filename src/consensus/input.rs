@@ -2,6 +2,7 @@
 
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
+use crate::primitives::hash::EraTag;
 use crate::primitives::keys::PublicKey;
 use crate::primitives::message::{Message, PeerId};
 use crate::primitives::transaction::SharedTransaction;
@@ -15,20 +16,27 @@ pub struct Now {
     pub wall_ms: u64,
 }
 
-/// A value whose signatures were verified against the committee of its era. Made by
-/// [`verify`](crate::consensus::verify) only.
+/// A value whose signatures were verified: those of an era against the committee of the era named
+/// here, those of transactions against their keys. Made by [`verify`](crate::consensus::verify) only.
+///
+/// A message of another era than the one it was checked in passes unchecked; the machine puts it
+/// aside and hands it back for checking ([`Output::Replay`](crate::consensus::output::Output::Replay))
+/// when that era begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified<T>(pub(in crate::consensus) T);
+pub struct Verified<T> {
+    pub(in crate::consensus) value: T,
+    pub(in crate::consensus) era: EraTag,
+}
 
 impl<T> Verified<T> {
     /// The value.
     pub fn into_inner(self) -> T {
-        self.0
+        self.value
     }
 
     /// The value, borrowed.
     pub fn get(&self) -> &T {
-        &self.0
+        &self.value
     }
 }
 

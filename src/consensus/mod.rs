@@ -7,4 +7,11 @@
 
 pub mod host;
 pub mod input;
+pub mod machine;
 pub mod output;
+mod rounds;
+pub mod signer;
+mod stream;
+mod tally;
+pub mod timing;
+pub mod verify;
