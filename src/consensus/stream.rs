@@ -101,11 +101,6 @@ impl Stream {
         self.last.is_some()
     }
 
-    /// Whether nothing of the voter was seen.
-    pub(super) fn is_empty(&self) -> bool {
-        self.batches.is_empty() && self.variants.is_empty()
-    }
-
     /// All batches held, by number, then second versions.
     pub(super) fn batches(&self) -> impl Iterator<Item = &Arc<VoteBatch>> {
         self.batches.values().chain(&self.variants)

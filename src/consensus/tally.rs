@@ -28,9 +28,4 @@ impl Tally {
     pub(super) fn weight(&self) -> u64 {
         self.weight
     }
-
-    /// Whether the voter was counted.
-    pub(super) fn contains(&self, voter: VoterIndex) -> bool {
-        self.voters.get(usize::from(voter / 64)).is_some_and(|word| word & (1 << (voter % 64)) != 0)
-    }
 }
