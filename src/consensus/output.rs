@@ -1,5 +1,6 @@
 //! What comes out of the machine, to be executed in order.
 
+use crate::primitives::amount::Amount;
 use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::{Certificate, Qc};
 use crate::primitives::encoding::{Decode, Encode};
@@ -65,6 +66,8 @@ pub enum Output {
     /// The block is decided and already applied to the host's state; its `Decided` record precedes
     /// this output. From now on messages are checked against the next era.
     Committed { block: Arc<Block>, qc: Qc },
+    /// A transaction entered the pool; `from` is `None` if it was submitted here.
+    Accepted { txid: Txid, from: Option<PeerId>, size: u64, fee: Amount },
     /// A transaction was refused; told to its sender if local.
     Rejected { txid: Txid, from: Option<PeerId>, reason: Rejection },
     /// The peer sent what no honest peer sends.

@@ -1,4 +1,5 @@
-//! The running node: the only module that knows all others and wires them together.
+//! The node: everything of the library wired into a running masternode.
 
 pub mod clock;
 pub mod journal;
+pub mod logging;

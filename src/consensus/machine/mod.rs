@@ -1,18 +1,124 @@
-//! The machine: see the module above.
+//! The machine: one node's whole consensus state and the dispatch of its inputs (protocol §4).
+//!
+//! The rules live beside it: [`fast_path`] (§4.1), [`checkpoint`] and [`proposer`] (§4.2), [`commit`]
+//! (the step to the next era), [`exchange`] (status and answers to pulls), [`restore`] (§3, restart).
+//! Invariants: outputs are returned in the order they must take effect; own votes are made only by
+//! `flush` and `cast`, which persist them first; after `halt` nothing more is signed.
+
+mod admission;
+mod checkpoint;
+mod commit;
+mod era;
+mod exchange;
+mod fast_path;
+mod peers;
+mod proposer;
+mod pulls;
+mod restore;
+mod timers;
 
 use crate::consensus::host::Host;
-use crate::consensus::input::{Input, Now};
-use crate::consensus::output::{Output, Record};
+use crate::consensus::input::{Input, Now, Verified};
+use crate::consensus::output::{Notice, Output, Record, Target};
+use crate::consensus::rounds::Rounds;
 use crate::consensus::signer::Signer;
 use crate::consensus::timing::Timing;
 use crate::consensus::verify::EraContext;
-use crate::primitives::block::Block;
+use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::Qc;
-use crate::primitives::hash::Txid;
+use crate::primitives::committee::VoterIndex;
+use crate::primitives::hash::{BlockId, EraTag, Txid};
+use crate::primitives::keys::Signature;
+use crate::primitives::message::{Message, PeerId};
+use crate::primitives::transaction::SharedTransaction;
+use era::Era;
+use peers::{FutureMessages, Peers};
+use pulls::Pulls;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use timers::Timers;
+
+pub use restore::RestoreError;
 
 /// A node's whole consensus state.
-pub struct Machine {}
+pub struct Machine {
+    signer: Option<Box<dyn Signer>>,
+    timing: Timing,
+    context: Arc<EraContext>,
+    /// Index in the current committee; `None` for an observer.
+    me: Option<VoterIndex>,
+    now: Now,
+    started: bool,
+    /// While the log is replayed nothing is sent, persisted or voted.
+    replaying: bool,
+    halted: Option<String>,
+    outputs: Vec<Output>,
+    era: Era,
+    checkpoint: Checkpoint,
+    last_commit: Option<LastCommit>,
+    peers: Peers,
+    pulls: Pulls,
+    future: FutureMessages,
+    timers: Timers,
+}
+
+/// Where a node is within a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum RoundStep {
+    Propose,
+    Prevote,
+    Precommit,
+}
+
+/// State of the checkpoint of the current height.
+#[derive(Debug)]
+struct Checkpoint {
+    round: u32,
+    step: RoundStep,
+    round_started_us: u64,
+    rounds: Rounds,
+    locked: Option<(BlockId, u32)>,
+    valid: Option<(BlockId, u32, Qc)>,
+    candidates: BTreeMap<BlockId, Candidate>,
+    /// Round in which this node failed to build a block: its timer ends it.
+    build_failed: Option<u32>,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self {
+            round: 0,
+            step: RoundStep::Propose,
+            round_started_us: 0,
+            rounds: Rounds::default(),
+            locked: None,
+            valid: None,
+            candidates: BTreeMap::new(),
+            build_failed: None,
+        }
+    }
+}
+
+/// A block that may be decided at this height.
+#[derive(Debug)]
+struct Candidate {
+    outline: Outline,
+    /// Bodies still missing; empty once `block` is there.
+    missing: std::collections::BTreeSet<Txid>,
+    bodies: BTreeMap<Txid, SharedTransaction>,
+    block: Option<Arc<Block>>,
+    verdict: Option<Result<(), String>>,
+    persisted: bool,
+}
+
+/// The certificate of the block before, with every further precommit that arrives.
+#[derive(Debug)]
+struct LastCommit {
+    era_tag: EraTag,
+    block: Arc<Block>,
+    round: u32,
+    votes: BTreeMap<VoterIndex, Signature>,
+}
 
 /// What the machine is doing, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,67 +139,229 @@ pub struct View {
     pub stream_heads: Vec<u32>,
     /// Voters of connected peers, own included.
     pub connected: Vec<bool>,
-    /// Greatest height a peer says it is deciding.
+    /// Greatest height a connected peer says it is deciding, own included.
     pub best_height: u64,
     /// Why the node has stopped voting, if it has.
     pub halted: Option<String>,
 }
 
-/// A log that does not fit the chain or itself.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct RestoreError(pub String);
-
 impl Machine {
     /// A machine at the host's tip that has not started; `signer` is `None` for an observer.
     #[must_use]
     pub fn new(signer: Option<Box<dyn Signer>>, timing: Timing, host: &dyn Host) -> Self {
-        let _ = (signer, timing, host);
-        Self {}
-    }
-
-    /// Replays the log. Records of heights already applied are skipped; a `Decided` record applies its
-    /// block to the host. Returns the blocks so applied, in order, for the store.
-    ///
-    /// # Errors
-    /// [`RestoreError`] when the log contradicts itself or the chain: the node must not sign.
-    pub fn restore(
-        &mut self,
-        host: &mut dyn Host,
-        records: Vec<(u64, Record)>,
-    ) -> Result<Vec<(Arc<Block>, Qc)>, RestoreError> {
-        let _ = (host, records);
-        Ok(Vec::new())
+        let context = Arc::new(EraContext::after(host.chain(), &host.tip()));
+        let me = signer.as_ref().and_then(|signer| context.committee.index_of(&signer.public()));
+        let era = Era::new(&context.committee, host.params(), 0, timing.era_us);
+        Self {
+            signer,
+            timing,
+            context,
+            me,
+            now: Now::default(),
+            started: false,
+            replaying: false,
+            halted: None,
+            outputs: Vec::new(),
+            era,
+            checkpoint: Checkpoint::default(),
+            last_commit: None,
+            peers: Peers::default(),
+            pulls: Pulls::default(),
+            future: FutureMessages::default(),
+            timers: Timers::default(),
+        }
     }
 
     /// One input, its effects in order.
     pub fn step(&mut self, host: &mut dyn Host, now: Now, input: Input) -> Vec<Output> {
-        let _ = (host, now, input);
-        Vec::new()
+        self.now = now;
+        match input {
+            Input::Start => self.on_start(host),
+            Input::Wake => {}
+            Input::Transaction { from, transaction } => {
+                self.on_transaction(host, from, transaction.into_inner());
+            }
+            Input::Message { from, message } => self.on_message(host, from, message),
+            Input::Decided { from, block } => self.on_decided(host, from, block),
+            Input::PeerUp { peer, vote_key } => {
+                self.peers.up(peer, vote_key, &self.context.committee);
+                let status = Message::Status(self.status());
+                self.send(Target::Peer(peer), status);
+            }
+            Input::PeerDown { peer } => {
+                self.peers.down(&peer);
+                self.future.forget(&peer);
+            }
+        }
+        if self.started {
+            self.fire_timers(host);
+            self.advance(host);
+        }
+        std::mem::take(&mut self.outputs)
     }
 
     /// When the machine wants to be woken, on the monotonic clock in microseconds.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        None
+        let pulls = self.pulls.next_due();
+        [self.timers.next(), pulls, self.flush_due()].into_iter().flatten().min()
     }
 
     /// What to check signatures against now; changes with each `Committed`.
     #[must_use]
     pub fn era(&self) -> Arc<EraContext> {
-        unreachable!("placeholder")
+        Arc::clone(&self.context)
     }
 
-    /// What the machine is doing. Cost: O(committee).
+    /// What the machine is doing. Cost: O(committee + peers).
     #[must_use]
     pub fn view(&self) -> View {
-        unreachable!("placeholder")
+        let step = match (self.era.frozen, self.checkpoint.step) {
+            (false, _) => "era",
+            (true, RoundStep::Propose) => "propose",
+            (true, RoundStep::Prevote) => "prevote",
+            (true, RoundStep::Precommit) => "precommit",
+        };
+        let mut connected = vec![false; self.context.committee.len()];
+        for voter in self.peers.voters().chain(self.me) {
+            if let Some(slot) = connected.get_mut(usize::from(voter)) {
+                *slot = true;
+            }
+        }
+        View {
+            height: self.context.height,
+            round: self.checkpoint.round,
+            step,
+            frozen: self.era.frozen,
+            era_started_us: self.era.started_us,
+            era_bytes: self.era.bytes,
+            stream_heads: self.era.stream_heads(),
+            connected,
+            best_height: self.peers.best_height().max(self.context.height),
+            halted: self.halted.clone(),
+        }
     }
 
-    /// Prepare and commit weight of up to `max` payments of this era that are not final, newest first.
+    /// Prepare and commit weight of up to `max` payments of this era that are not final.
     #[must_use]
     pub fn open_transactions(&self, max: usize) -> Vec<(Txid, u64, u64)> {
-        let _ = max;
-        Vec::new()
+        self.era.open(max)
+    }
+
+    /// Whether this node signs: a member, not halted, not replaying.
+    fn signs(&self) -> Option<VoterIndex> {
+        self.me.filter(|_| self.halted.is_none() && !self.replaying)
+    }
+
+    fn on_start(&mut self, host: &mut dyn Host) {
+        self.started = true;
+        self.era.started_us = self.now.monotonic_us;
+        self.era.bucket.start(self.now.monotonic_us);
+        self.timers.status = Some(self.now.monotonic_us);
+        self.readmit_bodies(host);
+        if self.era.frozen {
+            self.resume_round();
+        } else {
+            self.timers.era_end = Some(self.now.monotonic_us + self.timing.era_us);
+            self.resume_era(host);
+        }
+    }
+
+    fn on_message(&mut self, host: &mut dyn Host, from: PeerId, message: Verified<Message>) {
+        let checked_in = message.era;
+        let message = message.into_inner();
+        if let Some(tag) = era_of(&message, &self.context) {
+            if tag != self.context.era_tag {
+                if self.is_late_precommit(&message, tag) {
+                    self.on_late_precommit(&message);
+                } else if !self.is_past(tag) {
+                    self.future.keep(from, tag, message);
+                }
+                return;
+            }
+            if checked_in != tag {
+                self.outputs.push(Output::Replay(vec![(from, message)]));
+                return;
+            }
+        }
+        self.dispatch(host, from, message);
+    }
+
+    fn dispatch(&mut self, host: &mut dyn Host, from: PeerId, message: Message) {
+        match message {
+            Message::Transaction(body) => {
+                let sealed = crate::primitives::transaction::SealedTransaction::new(body);
+                self.on_transaction(host, Some(from), sealed);
+            }
+            Message::Transactions(bodies) => {
+                for body in bodies {
+                    let sealed = crate::primitives::transaction::SealedTransaction::new(body);
+                    self.on_transaction(host, Some(from), sealed);
+                }
+            }
+            Message::VoteBatch(batch) => self.on_batch(host, Some(from), batch),
+            Message::Stream(batches) => self.on_stream(host, from, batches),
+            Message::Proposal(proposal) => self.on_proposal(proposal),
+            Message::Vote(vote) => self.on_vote(&vote),
+            Message::Pol { qc, .. } => self.on_pol(from, &qc),
+            Message::Commit { height, qc } => self.on_commit_certificate(host, from, height, &qc),
+            Message::Status(status) => self.on_status(host, from, &status),
+            Message::GetTransactions(txids) => self.answer_transactions(host, from, &txids),
+            Message::GetStream { voter, from: sequence, .. } => self.answer_stream(from, voter, sequence),
+            Message::GetCertificate { txid, .. } => self.answer_certificate(from, &txid),
+            Message::Certificate { certificate, .. } => self.on_certificate(host, certificate),
+            Message::GetCandidate { block, .. } => self.answer_candidate(from, block),
+            Message::Candidate { outline, .. } => self.on_candidate(host, from, outline),
+            // Decided blocks are pulled and served by the node, which answers with `Input::Decided`.
+            Message::GetBlock { .. }
+            | Message::Block { .. }
+            | Message::GetBlockBodies { .. }
+            | Message::BlockBodies { .. } => {}
+        }
+    }
+
+    fn send(&mut self, to: Target, message: Message) {
+        if !self.replaying {
+            self.outputs.push(Output::Send { to, message });
+        }
+    }
+
+    fn persist(&mut self, record: Record) {
+        if !self.replaying {
+            self.outputs.push(Output::Persist { height: self.context.height, record });
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        if !self.replaying {
+            self.outputs.push(Output::Notice(notice));
+        }
+    }
+
+    fn halt(&mut self, reason: String) {
+        if self.halted.is_none() {
+            self.halted = Some(reason.clone());
+            self.outputs.push(Output::Halt { reason });
+        }
+    }
+}
+
+/// The era a message belongs to, if it belongs to one.
+fn era_of(message: &Message, context: &EraContext) -> Option<EraTag> {
+    match message {
+        Message::VoteBatch(batch) => Some(batch.era_tag),
+        Message::Proposal(proposal) => Some(proposal.era_tag),
+        Message::Vote(vote) => Some(vote.era_tag),
+        Message::Pol { era_tag, .. }
+        | Message::GetStream { era_tag, .. }
+        | Message::GetCertificate { era_tag, .. }
+        | Message::Certificate { era_tag, .. }
+        | Message::GetCandidate { era_tag, .. }
+        | Message::Candidate { era_tag, .. } => Some(*era_tag),
+        // All batches of a stream are of one era; strays are filtered when they are counted.
+        Message::Stream(batches) => batches.first().map(|batch| batch.era_tag),
+        // A certificate was checked only if it is for the height of the context it was checked in.
+        Message::Commit { height, .. } if *height == context.height => Some(context.era_tag),
+        _ => None,
     }
 }

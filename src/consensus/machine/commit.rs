@@ -1,0 +1,129 @@
+//! The end of a height (protocol §4.2, `commit`): apply the block, drop the era, enter the next.
+
+use super::era::Era;
+use super::{Checkpoint, LastCommit, Machine};
+use crate::consensus::host::Host;
+use crate::consensus::input::Verified;
+use crate::consensus::output::{Notice, Output, Record};
+use crate::consensus::verify::EraContext;
+use crate::primitives::block::Block;
+use crate::primitives::certificate::Qc;
+use crate::primitives::hash::EraTag;
+use crate::primitives::keys::Signature;
+use crate::primitives::message::{Message, PeerId};
+use crate::primitives::vote::Step;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl Machine {
+    /// A decided block that was pulled.
+    pub(super) fn on_decided(&mut self, host: &mut dyn Host, from: PeerId, pulled: Verified<(Block, Qc)>) {
+        if pulled.era != self.context.era_tag {
+            // Decided here in the meantime, or asked for anew under the right committee.
+            return;
+        }
+        let (block, qc) = pulled.into_inner();
+        let block = Arc::new(block);
+        self.register_block(Arc::clone(&block));
+        self.commit(host, &block, qc);
+        // Further behind: go on at once.
+        let height = self.context.height;
+        let still_ahead = self.peers.find(&from).is_some_and(|peer| peer.height > height);
+        self.pull_block(still_ahead.then_some(from));
+    }
+
+    /// `on Commit{B, qc}`: the height of this node is decided.
+    pub(super) fn on_commit_certificate(&mut self, host: &mut dyn Host, from: PeerId, height: u64, qc: &Qc) {
+        if let Some(peer) = self.peers.find(&from) {
+            peer.height = peer.height.max(height.saturating_add(1));
+        }
+        if height != self.context.height || self.halted.is_some() {
+            return;
+        }
+        let known = self.checkpoint.candidates.contains_key(&qc.block);
+        match known.then(|| self.complete_candidate(host, qc.block, Some(from))).flatten() {
+            Some(block) => {
+                self.commit(host, &block, qc.clone());
+            }
+            None => self.pull_block(Some(from)),
+        }
+    }
+
+    /// `commit(B, qc)`; whether the height ended.
+    pub(super) fn commit(&mut self, host: &mut dyn Host, block: &Arc<Block>, qc: Qc) -> bool {
+        let id = block.id();
+        if let Some(Err(fault)) = self.candidate_verdict(host, id) {
+            self.halt(format!(
+                "a quorum decided block {id} that this software finds invalid ({fault}): update, or compare the \
+                 versions of the operators"
+            ));
+            return false;
+        }
+        self.persist_candidate(id);
+        self.persist(Record::Decided(qc.clone()));
+        if let Err(fault) = host.commit(block, &qc) {
+            self.halt(format!("block {id} could not be applied: {fault}"));
+            return false;
+        }
+        self.collect_last_commit(block, &qc);
+        self.enter_next_era(host);
+        if !self.replaying {
+            self.outputs.push(Output::Committed { block: Arc::clone(block), qc });
+            let due = self.future.take(self.context.era_tag);
+            if !due.is_empty() {
+                self.outputs.push(Output::Replay(due));
+            }
+            self.prepare_pending(host);
+        }
+        true
+    }
+
+    fn collect_last_commit(&mut self, block: &Arc<Block>, qc: &Qc) {
+        let mut votes: BTreeMap<u16, Signature> = qc.votes().unwrap_or_default().into_iter().collect();
+        if let Some(round) = self.checkpoint.rounds.find(qc.round) {
+            let further = round.precommits.votes().iter().filter(|(_, (voted, _))| *voted == Some(qc.block));
+            votes.extend(further.map(|(voter, (_, signature))| (*voter, *signature)));
+        }
+        self.last_commit = Some(LastCommit {
+            era_tag: self.context.era_tag,
+            block: Arc::clone(block),
+            round: qc.round,
+            votes,
+        });
+    }
+
+    /// Drops everything of the era and starts the next.
+    fn enter_next_era(&mut self, host: &dyn Host) {
+        self.context = Arc::new(EraContext::after(self.context.chain, &host.tip()));
+        let committee = &self.context.committee;
+        self.me = self.signer.as_ref().and_then(|signer| committee.index_of(&signer.public()));
+        self.peers.assign(committee);
+        self.era = Era::new(committee, host.params(), self.now.monotonic_us, self.timing.era_us);
+        self.checkpoint = Checkpoint::default();
+        self.pulls.clear();
+        self.timers.clear_round();
+        self.timers.era_end = Some(self.now.monotonic_us.saturating_add(self.timing.era_us));
+    }
+
+    /// Whether a message is a precommit for the block just decided.
+    pub(super) fn is_late_precommit(&self, message: &Message, tag: EraTag) -> bool {
+        matches!(message, Message::Vote(vote) if vote.step == Step::Precommit)
+            && self.last_commit.as_ref().is_some_and(|last| last.era_tag == tag)
+    }
+
+    /// Whether an era tag is of the era just ended; older ones cannot be told from unknown ones and
+    /// are dropped with those when the next era begins.
+    pub(super) fn is_past(&self, tag: EraTag) -> bool {
+        self.last_commit.as_ref().is_some_and(|last| last.era_tag == tag)
+    }
+
+    /// Keeps a late precommit for the next block's last commit.
+    pub(super) fn on_late_precommit(&mut self, message: &Message) {
+        let (Message::Vote(vote), Some(last)) = (message, &mut self.last_commit) else { return };
+        let matches = vote.round == last.round && vote.block == Some(last.block.id());
+        if matches && last.votes.insert(vote.voter, vote.signature).is_none() {
+            let height = last.block.header.height;
+            self.notice(Notice::LatePrecommit { height, voter: vote.voter });
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Connected peers as the machine knows them, and messages for an era not yet entered.
+
+use crate::primitives::committee::{Committee, VoterIndex};
+use crate::primitives::encoding::encode;
+use crate::primitives::hash::EraTag;
+use crate::primitives::keys::PublicKey;
+use crate::primitives::message::{Message, PeerId};
+use std::collections::{BTreeMap, VecDeque};
+
+/// One connected peer.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    vote_key: Option<PublicKey>,
+    voter: Option<VoterIndex>,
+    /// Height it says it is deciding.
+    pub(super) height: u64,
+    /// When a status of it was last answered.
+    pub(super) answered_us: Option<u64>,
+}
+
+/// All connected peers; bounded by the connection limit of the network.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    peers: BTreeMap<PeerId, Peer>,
+}
+
+impl Peers {
+    /// A peer connected; `vote_key` was proven in the handshake.
+    pub(super) fn up(&mut self, peer: PeerId, vote_key: Option<PublicKey>, committee: &Committee) {
+        let voter = vote_key.and_then(|key| committee.index_of(&key));
+        self.peers.insert(peer, Peer { vote_key, voter, height: 0, answered_us: None });
+    }
+
+    /// A connection ended.
+    pub(super) fn down(&mut self, peer: &PeerId) {
+        self.peers.remove(peer);
+    }
+
+    /// Finds the voters again after the committee changed.
+    pub(super) fn assign(&mut self, committee: &Committee) {
+        for peer in self.peers.values_mut() {
+            peer.voter = peer.vote_key.and_then(|key| committee.index_of(&key));
+        }
+    }
+
+    /// A connected peer.
+    pub(super) fn find(&mut self, peer: &PeerId) -> Option<&mut Peer> {
+        self.peers.get_mut(peer)
+    }
+
+    /// Whether the peer is connected.
+    pub(super) fn contains(&self, peer: &PeerId) -> bool {
+        self.peers.contains_key(peer)
+    }
+
+    /// Voters of connected peers.
+    pub(super) fn voters(&self) -> impl Iterator<Item = VoterIndex> + '_ {
+        self.peers.values().filter_map(|peer| peer.voter)
+    }
+
+    /// The connection to a voter.
+    pub(super) fn of_voter(&self, voter: VoterIndex) -> Option<PeerId> {
+        self.peers.iter().find(|(_, peer)| peer.voter == Some(voter)).map(|(id, _)| *id)
+    }
+
+    /// The peer after `previous` in id order, cyclically: whom to ask next.
+    pub(super) fn after(&self, previous: Option<PeerId>) -> Option<PeerId> {
+        let next = previous.and_then(|id| {
+            use std::ops::Bound::{Excluded, Unbounded};
+            self.peers.range((Excluded(id), Unbounded)).next()
+        });
+        next.or_else(|| self.peers.iter().next()).map(|(id, _)| *id)
+    }
+
+    /// A peer that is deciding a height above `height`, the highest one.
+    pub(super) fn ahead_of(&self, height: u64) -> Option<PeerId> {
+        let best = self.peers.iter().filter(|(_, peer)| peer.height > height);
+        best.max_by_key(|(_, peer)| peer.height).map(|(id, _)| *id)
+    }
+
+    /// Greatest height a peer says it is deciding.
+    pub(super) fn best_height(&self) -> u64 {
+        self.peers.values().map(|peer| peer.height).max().unwrap_or(0)
+    }
+}
+
+/// Bytes of messages for the next era kept of one peer (protocol §8); the rest is pulled on entry.
+const FUTURE_BYTES_MAX: usize = 1 << 20;
+
+/// Messages that name an era this node has not reached.
+#[derive(Debug, Default)]
+pub(super) struct FutureMessages {
+    by_peer: BTreeMap<PeerId, (usize, VecDeque<(EraTag, Message)>)>,
+}
+
+impl FutureMessages {
+    /// Keeps a message; the oldest of the same peer make room.
+    pub(super) fn keep(&mut self, peer: PeerId, era: EraTag, message: Message) {
+        let (bytes, queue) = self.by_peer.entry(peer).or_default();
+        let size = encode(&message).len();
+        if size > FUTURE_BYTES_MAX {
+            return;
+        }
+        *bytes += size;
+        queue.push_back((era, message));
+        while *bytes > FUTURE_BYTES_MAX {
+            match queue.pop_front() {
+                Some((_, dropped)) => *bytes -= encode(&dropped).len(),
+                None => break,
+            }
+        }
+    }
+
+    /// Drops what a peer sent.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.by_peer.remove(peer);
+    }
+
+    /// The messages of an era; all others are dropped.
+    pub(super) fn take(&mut self, era: EraTag) -> Vec<(PeerId, Message)> {
+        std::mem::take(&mut self.by_peer)
+            .into_iter()
+            .flat_map(|(peer, (_, queue))| queue.into_iter().map(move |(tag, message)| (peer, tag, message)))
+            .filter(|(_, tag, _)| *tag == era)
+            .map(|(peer, _, message)| (peer, message))
+            .collect()
+    }
+}

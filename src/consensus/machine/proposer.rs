@@ -1,0 +1,272 @@
+//! What a proposer does (protocol §4.2): when it may build, and what a block holds.
+
+use super::pulls::Want;
+use super::{Machine, RoundStep};
+use crate::consensus::host::Host;
+use crate::consensus::output::{Notice, Record, Target};
+use crate::primitives::certificate::Qc;
+use crate::primitives::hash::Txid;
+use crate::primitives::keys::Signature;
+use crate::primitives::message::{Message, Proposal};
+use crate::primitives::transaction::{OutPoint, SharedTransaction, Utxo};
+use crate::primitives::vote::Step;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What is chosen for a block so far.
+#[derive(Default)]
+struct Selection {
+    chosen: Vec<SharedTransaction>,
+    ids: BTreeSet<Txid>,
+    spends: BTreeSet<OutPoint>,
+    made: BTreeMap<OutPoint, Utxo>,
+    bytes: u64,
+    signatures: u64,
+}
+
+impl Machine {
+    /// `if I propose: ...` of `start_round`; whether a proposal was made.
+    pub(super) fn try_propose(&mut self, host: &mut dyn Host) -> bool {
+        let round = self.checkpoint.round;
+        let Some(me) = self.signs() else { return false };
+        let mine = self.current_proposer() == Some(me) && self.checkpoint.step == RoundStep::Propose;
+        let proposed = self.checkpoint.rounds.find(round).is_some_and(|known| known.proposal.is_some());
+        if !mine || proposed || self.checkpoint.build_failed == Some(round) {
+            return false;
+        }
+        if let Some((block, valid_round, pol)) = self.checkpoint.valid.clone() {
+            let Some(outline) = self.checkpoint.candidates.get(&block).map(|known| known.outline.clone())
+            else {
+                return false;
+            };
+            let valid_round = i32::try_from(valid_round).unwrap_or(i32::MAX);
+            self.propose(outline, valid_round, Some(pol));
+            return true;
+        }
+        self.is_ready(host) && self.build_and_propose(host)
+    }
+
+    /// `ready()`: the streams of all voters heard from are complete and carry a quorum, or those of a
+    /// quorum are and the grace has passed; and what their commit votes need is here or overdue.
+    fn is_ready(&mut self, host: &dyn Host) -> bool {
+        if !host.params().fast_path {
+            return true;
+        }
+        let complete = |voter: &u16| {
+            self.era.streams.get(usize::from(*voter)).is_some_and(|stream| stream.is_complete())
+        };
+        let weight: u64 = self
+            .context
+            .committee
+            .indices()
+            .filter(complete)
+            .map(|voter| self.context.committee.weight(voter))
+            .sum();
+        if weight < self.context.committee.quorum() {
+            return false;
+        }
+        let now_us = self.now.monotonic_us;
+        let grace_ends = self.checkpoint.round_started_us + self.timing.grace_us;
+        let all_heard = self.era.heard.iter().all(complete);
+        if !all_heard && now_us < grace_ends {
+            self.timers.build = Some(grace_ends);
+            return false;
+        }
+        self.commit_votes_are_backed(host)
+    }
+
+    /// Whether certificate and body of everything commit-voted in a held stream are here; pulls what is
+    /// missing, for at most half the proposal time.
+    fn commit_votes_are_backed(&mut self, host: &dyn Host) -> bool {
+        let now_us = self.now.monotonic_us;
+        let deadline = self.checkpoint.round_started_us + self.timing.propose_us / 2;
+        if now_us >= deadline {
+            return true;
+        }
+        let mut missing = Vec::new();
+        for voter in self.context.committee.indices() {
+            let Some(stream) = self.era.streams.get(usize::from(voter)) else { continue };
+            for txid in stream.batches().flat_map(|batch| &batch.commits) {
+                if !self.era.ballots.get(txid).is_some_and(|ballot| ballot.certified) {
+                    missing.push((Want::Certificate(*txid), voter));
+                } else if !self.era.bodies.contains_key(txid) && host.body(txid).is_none() {
+                    missing.push((Want::Body(*txid), voter));
+                }
+            }
+        }
+        let backed = missing.is_empty();
+        for (want, voter) in missing {
+            let peer = self.peers.of_voter(voter);
+            self.pulls.want(want, peer, now_us);
+        }
+        if !backed {
+            self.timers.build = Some(deadline);
+        }
+        backed
+    }
+
+    /// `build()`: must, then fill.
+    fn build_and_propose(&mut self, host: &mut dyn Host) -> bool {
+        let Some(me) = self.me else { return false };
+        let Some(id) = self.context.committee.member(me).map(|member| member.id) else { return false };
+        let time_ms = self.now.wall_ms.max(host.tip().time_ms + 1);
+        let must = self.select_must(host);
+        let must_only: Vec<SharedTransaction> = must.chosen.clone();
+        let full = self.select_fill(host, must);
+        let built = host
+            .build(id, time_ms, self.last_certificate(), full.chosen)
+            .or_else(|_| host.build(id, time_ms, self.last_certificate(), must_only));
+        match built {
+            Ok(block) => {
+                let block = Arc::new(block);
+                let outline = block.outline();
+                let block_id = block.id();
+                self.register_block(block);
+                self.persist_candidate(block_id);
+                self.propose(outline, -1, None);
+                true
+            }
+            Err(fault) => {
+                let (height, round) = (self.context.height, self.checkpoint.round);
+                let reason = format!("own block could not be built: {fault}");
+                self.notice(Notice::ProposalRefused { height, round, reason });
+                self.checkpoint.build_failed = Some(round);
+                false
+            }
+        }
+    }
+
+    /// Signs, persists and sends a proposal for the current round.
+    fn propose(&mut self, outline: crate::primitives::block::Outline, valid_round: i32, pol: Option<Qc>) {
+        let round = self.checkpoint.round;
+        let (height, era_tag) = (self.context.height, self.context.era_tag);
+        let block = outline.header.id();
+        let transactions = outline.header.tx_count;
+        let mut proposal =
+            Proposal { era_tag, round, valid_round, outline, pol, signature: Signature([0; 64]) };
+        let Some(signer) = &self.signer else { return };
+        proposal.signature = signer.sign(&proposal.digest());
+        self.persist_candidate(block);
+        self.persist(Record::Proposal(proposal.clone()));
+        self.send(Target::All, Message::Proposal(proposal.clone()));
+        self.notice(Notice::Proposed { height, round, block, transactions, own: true });
+        self.checkpoint.rounds.add_proposal(proposal, round);
+    }
+
+    /// The certificate of the block before, with every precommit seen since.
+    fn last_certificate(&self) -> Option<Qc> {
+        let last = self.last_commit.as_ref()?;
+        let votes = last.votes.iter().map(|(voter, signature)| (*voter, *signature)).collect();
+        Some(Qc::new(last.round, Step::Precommit, last.block.id(), votes))
+    }
+
+    /// Every transaction commit-voted in a held stream whose certificate, body and in-era parents are
+    /// held. What honest voters commit-voted always is: parents precede children in their streams.
+    fn select_must(&self, host: &dyn Host) -> Selection {
+        let mut waiting: BTreeMap<Txid, SharedTransaction> = self
+            .era
+            .streams
+            .iter()
+            .flat_map(|stream| stream.batches())
+            .flat_map(|batch| &batch.commits)
+            .filter(|txid| self.era.ballots.get(txid).is_some_and(|ballot| ballot.certified))
+            .filter_map(|txid| Some((*txid, self.find_body(host, txid)?)))
+            .collect();
+        let mut selection = Selection::default();
+        loop {
+            let ready: Vec<SharedTransaction> =
+                waiting.values().filter(|tx| selection.parents_are_in(host, tx)).map(Arc::clone).collect();
+            if ready.is_empty() {
+                return selection;
+            }
+            for transaction in ready {
+                waiting.remove(&transaction.id());
+                // Lemma 1: two certified transactions never conflict, so nothing is left out here
+                // unless more than a third of the weight is faulty.
+                selection.try_add(host, &transaction, u64::MAX, u64::MAX, self.context.height);
+            }
+        }
+    }
+
+    /// Fills up with pending transactions by fee rate; of a conflicting pair the one with more prepare
+    /// weight, then the smaller txid.
+    fn select_fill(&self, host: &dyn Host, mut selection: Selection) -> Selection {
+        let params = host.params();
+        let pending = host.pending();
+        let mut best: BTreeMap<OutPoint, (u64, Reverse<Txid>)> = BTreeMap::new();
+        let rank = |tx: &SharedTransaction| (self.era.prepare_weight(&tx.id()), Reverse(tx.id()));
+        for transaction in &pending {
+            for outpoint in transaction.spends() {
+                let first = best.entry(outpoint).or_insert_with(|| rank(transaction));
+                *first = (*first).max(rank(transaction));
+            }
+        }
+        let wins =
+            |tx: &&SharedTransaction| tx.spends().all(|outpoint| best.get(&outpoint) == Some(&rank(tx)));
+        // Losers of a conflict come last: they fit only where the winner itself did not.
+        let (winners, losers): (Vec<_>, Vec<_>) = pending.iter().partition(wins);
+        let bytes_max = params.block_bytes_max.saturating_sub(crate::primitives::params::BLOCK_RESERVE_BYTES);
+        for group in [winners, losers] {
+            let mut blocked: BTreeMap<Txid, Vec<&SharedTransaction>> = BTreeMap::new();
+            for transaction in group {
+                let mut queue = vec![transaction];
+                while let Some(next) = queue.pop() {
+                    if let Some(parent) = selection.missing_parent(host, next) {
+                        blocked.entry(parent).or_default().push(next);
+                    } else if selection.try_add(
+                        host,
+                        next,
+                        bytes_max,
+                        params.block_signatures_max,
+                        self.context.height,
+                    ) {
+                        queue.extend(blocked.remove(&next.id()).unwrap_or_default());
+                    }
+                }
+            }
+        }
+        selection
+    }
+}
+
+impl Selection {
+    /// The first input's parent that is neither in the ledger nor chosen.
+    fn missing_parent(&self, host: &dyn Host, transaction: &SharedTransaction) -> Option<Txid> {
+        transaction
+            .spends()
+            .find(|outpoint| !self.made.contains_key(outpoint) && host.utxo(outpoint).is_none())
+            .map(|outpoint| outpoint.txid)
+    }
+
+    fn parents_are_in(&self, host: &dyn Host, transaction: &SharedTransaction) -> bool {
+        self.missing_parent(host, transaction).is_none()
+    }
+
+    /// Adds a transaction if it is valid with what is chosen and fits.
+    fn try_add(
+        &mut self,
+        host: &dyn Host,
+        transaction: &SharedTransaction,
+        bytes_max: u64,
+        signatures_max: u64,
+        height: u64,
+    ) -> bool {
+        let signatures = u64::try_from(transaction.body().inputs.len()).unwrap_or(u64::MAX);
+        let fits = self.bytes.saturating_add(transaction.size()) <= bytes_max
+            && self.signatures.saturating_add(signatures) <= signatures_max;
+        let fresh = !self.ids.contains(&transaction.id())
+            && transaction.spends().all(|outpoint| !self.spends.contains(&outpoint));
+        let resolve = |outpoint: &OutPoint| host.utxo(outpoint).or_else(|| self.made.get(outpoint).copied());
+        if !fits || !fresh || host.check_payment(transaction, &resolve).is_err() {
+            return false;
+        }
+        self.bytes += transaction.size();
+        self.signatures += signatures;
+        self.ids.insert(transaction.id());
+        self.spends.extend(transaction.spends());
+        self.made.extend(transaction.creates(height));
+        self.chosen.push(Arc::clone(transaction));
+        true
+    }
+}

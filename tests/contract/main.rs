@@ -1,0 +1,5 @@
+//! What others rely on: configuration files, published vectors, the bytes on the wire.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod config;
