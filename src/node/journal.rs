@@ -141,6 +141,18 @@ impl Journal {
         Ok((journal, recovered))
     }
 
+    /// Height of the newest segment in `directory`, by its name; `None` when there is none. Changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`JournalError`] when the directory cannot be listed or holds something else.
+    pub fn newest_height(directory: &Path) -> Result<Option<u64>, JournalError> {
+        match directory.is_dir() {
+            true => Ok(list(directory)?.last().map(|(height, _)| *height)),
+            false => Ok(None),
+        }
+    }
+
     /// Height of the newest segment: this node may have signed in it.
     #[must_use]
     pub fn height(&self) -> u64 {
@@ -470,6 +482,7 @@ mod tests {
         assert_eq!(recovered.records, all);
         assert!(recovered.repaired.is_none());
         assert_eq!(journal.height(), 5);
+        assert_eq!(Journal::newest_height(&directory).unwrap(), Some(5));
     }
 
     #[test]
