@@ -84,9 +84,7 @@ impl Puller {
             PullEvent::Wanted { peer, height } => self.on_wanted(pull, peer, height),
             PullEvent::Gone(peer) => {
                 if let Some(active) = pull.as_mut().filter(|active| active.peer == peer) {
-                    // The next wish may take it over at once.
-                    active.begun -= BLOCK_MAX.min(active.begun.elapsed());
-                    active.progress = active.begun;
+                    // Nobody: the next wish takes it over at once.
                     active.peer = self.network.own();
                 }
             }
