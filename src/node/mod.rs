@@ -24,6 +24,7 @@ pub mod sources;
 pub mod start;
 pub mod tasks;
 pub mod verify;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;
