@@ -563,7 +563,7 @@ impl Hub {
     }
 
     /// An alert that stands until the node stops; published with the next snapshot.
-    fn alert_standing(&self, now: Now, text: &str) {
+    pub fn alert_standing(&self, now: Now, text: &str) {
         let alert =
             AlertInfo { time_ms: now.wall_ms, level: AlertLevel::Critical, text: CleanText::new(text) };
         let mut standing = self.standing_alerts.lock();

@@ -1,0 +1,1 @@
+//! Nodes as wholes: real sockets, real stores, several in one process.
