@@ -20,7 +20,9 @@ pub const FLOOR_FILE_NAME: &str = "sign_floor";
 #[derive(Debug, thiserror::Error)]
 pub enum FloorError {
     /// The system refused an operation.
-    #[error("cannot {action} `{path}`: {source}; nothing more is signed, free or replace the disk and restart")]
+    #[error(
+        "cannot {action} `{path}`: {source}; nothing more is signed, free or replace the disk and restart"
+    )]
     Io {
         action: &'static str,
         path: PathBuf,

@@ -36,7 +36,9 @@ const EXTENSION: &str = "log";
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The system refused an operation: full disk, bad disk, permissions.
-    #[error("cannot {action} `{path}`: {source}; nothing more is signed, free or replace the disk and restart")]
+    #[error(
+        "cannot {action} `{path}`: {source}; nothing more is signed, free or replace the disk and restart"
+    )]
     Io {
         action: &'static str,
         path: PathBuf,
@@ -118,10 +120,11 @@ impl Journal {
             segments.push_back(Segment { path, last_height: height });
         }
         let path = segments.back().map(|segment| segment.path.clone()).unwrap_or_default();
-        let file = OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .map_err(|source| JournalError::Io { action: "open", path: path.clone(), source })?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(|source| JournalError::Io {
+            action: "open",
+            path: path.clone(),
+            source,
+        })?;
         let length = file
             .metadata()
             .map_err(|source| JournalError::Io { action: "measure", path: path.clone(), source })?
@@ -237,10 +240,11 @@ impl Journal {
     fn roll(&mut self, height: u64, durable_height: u64) -> Result<(), JournalError> {
         if height > self.height {
             let path = create_segment(&self.directory, self.chain, height)?;
-            self.file = OpenOptions::new()
-                .append(true)
-                .open(&path)
-                .map_err(|source| JournalError::Io { action: "open", path: path.clone(), source })?;
+            self.file = OpenOptions::new().append(true).open(&path).map_err(|source| JournalError::Io {
+                action: "open",
+                path: path.clone(),
+                source,
+            })?;
             self.length = HEADER_LEN as u64;
             self.height = height;
             self.segments.push_back(Segment { path, last_height: height });
@@ -250,8 +254,11 @@ impl Journal {
             else {
                 break;
             };
-            std::fs::remove_file(&oldest.path)
-                .map_err(|source| JournalError::Io { action: "delete", path: oldest.path, source })?;
+            std::fs::remove_file(&oldest.path).map_err(|source| JournalError::Io {
+                action: "delete",
+                path: oldest.path,
+                source,
+            })?;
         }
         Ok(())
     }
@@ -344,10 +351,12 @@ fn recover(
 ) -> Result<u64, JournalError> {
     let io = |action| move |source| JournalError::Io { action, path: path.to_owned(), source };
     let bytes = std::fs::read(path).map_err(io("read"))?;
-    let damaged =
-        |offset, reason: String| JournalError::Damaged { path: path.to_owned(), offset: offset as u64, reason };
-    let may_be_torn =
-        |offset: usize| newest == Some(height) && next_frame(&bytes, height, offset).is_none();
+    let damaged = |offset, reason: String| JournalError::Damaged {
+        path: path.to_owned(),
+        offset: offset as u64,
+        reason,
+    };
+    let may_be_torn = |offset: usize| newest == Some(height) && next_frame(&bytes, height, offset).is_none();
     if bytes.get(..HEADER_LEN) != Some(&segment_header(chain, height)[..]) {
         if let Some(found) = foreign_chain(&bytes, height) {
             return Err(JournalError::Foreign { path: path.to_owned(), found, expected: chain });

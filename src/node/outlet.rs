@@ -72,8 +72,7 @@ impl Sink for Outlet {
             }
             // Asked for again while the node is behind, so a full queue loses nothing.
             Output::PullBlock { peer, height } => {
-                let _repeated =
-                    self.pulls.try_send(PullEvent::Wanted { peer: *peer, height: *height });
+                let _repeated = self.pulls.try_send(PullEvent::Wanted { peer: *peer, height: *height });
             }
             Output::Committed { block, qc } => {
                 let height = block.header.height;

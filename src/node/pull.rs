@@ -123,7 +123,8 @@ impl Puller {
         let now = Instant::now();
         let block = match pull.take() {
             Some(active) if active.height == height => {
-                let progressing = active.progress.elapsed() < PROGRESS_MAX && active.begun.elapsed() < BLOCK_MAX;
+                let progressing =
+                    active.progress.elapsed() < PROGRESS_MAX && active.begun.elapsed() < BLOCK_MAX;
                 let gone = active.peer == self.network.own();
                 if progressing && !gone {
                     *pull = Some(active);

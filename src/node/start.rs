@@ -382,8 +382,20 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     spawn(&stopper, &tasks, "control", control.serve(backend, stopper.ordered().clone()));
     spawn(&stopper, &tasks, "watch", watch::states(Arc::clone(&hub), stopper.ordered().clone()));
     tokio::spawn(Arc::clone(&hub).keep_fresh(clock::now, snapshots.clone()));
-    let running =
-        Running { stopper, hub, tasks, verifier, workers, inbox, chain, network, store, snapshots, lock, finished };
+    let running = Running {
+        stopper,
+        hub,
+        tasks,
+        verifier,
+        workers,
+        inbox,
+        chain,
+        network,
+        store,
+        snapshots,
+        lock,
+        finished,
+    };
     tokio::spawn(running.until_stopped());
     Ok(handle)
 }
@@ -455,4 +467,3 @@ async fn join(part: Ended) {
     let _gone = part.done.await;
     tracing::debug!(part = part.name, "ended");
 }
-
