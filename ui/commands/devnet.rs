@@ -15,7 +15,7 @@ pub mod tally;
 
 use crate::cli::DevnetArgs;
 use crate::commands::devnet::cluster::Cluster;
-use crate::commands::devnet::founding::{Founded, Plan, found};
+use crate::commands::devnet::founding::{Founded, LOG_DIRECTORY, Plan, found};
 use crate::commands::devnet::payer::{Payer, keys_of};
 use crate::commands::devnet::purse::Coin;
 use crate::commands::devnet::report::{DoubleSpends, Report, Surroundings};
@@ -102,7 +102,7 @@ fn start_logging(args: &DevnetArgs, root: &Root) -> Result<Logging, Failure> {
     if let Some(filter) = &args.log_level {
         log.filter.clone_from(filter);
     }
-    Logging::start(&log, &root.path.join("logs"), false).map_err(Failure::refused)
+    Logging::start(&log, &root.path.join(LOG_DIRECTORY), false).map_err(Failure::refused)
 }
 
 fn plan(args: &DevnetArgs, root: &Root) -> Plan {

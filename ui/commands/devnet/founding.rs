@@ -24,6 +24,8 @@ const NAMES: [&str; 16] = [
 
 /// File with the first key of the payer, in the directory of the devnet.
 const FAUCET_KEY_FILE: &str = "faucet.key";
+/// Where the common log of the nodes goes, in the directory of the devnet.
+pub const LOG_DIRECTORY: &str = "logs";
 /// What the faucet owns at first, in TIME.
 const FAUCET_TIME: u64 = 10_000_000;
 /// Most bytes one node may prepare in an era, whatever its length (`block_bytes_max` is bounded).
@@ -119,7 +121,9 @@ pub fn node_name(index: usize) -> String {
 fn create(plan: &Plan, faucet_file: &Path) -> Result<(SecretKey, Genesis), FoundingError> {
     make_private(&plan.root)?;
     let io = |source| FoundingError::Io { action: "read", path: plan.root.clone(), source };
-    if std::fs::read_dir(&plan.root).map_err(io)?.next().is_some() {
+    // The log of the devnet may have begun.
+    let is_foreign = |entry: std::fs::DirEntry| entry.file_name() != LOG_DIRECTORY;
+    if std::fs::read_dir(&plan.root).map_err(io)?.flatten().any(is_foreign) {
         return Err(FoundingError::NotADevnet { path: plan.root.clone() });
     }
     let mut masternodes = Vec::new();
