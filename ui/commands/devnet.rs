@@ -20,6 +20,7 @@ use crate::commands::devnet::founding::{Founded, LOG_DIRECTORY, Plan, found};
 use crate::commands::devnet::payer::{Payer, keys_of};
 use crate::commands::devnet::purse::Coin;
 use crate::commands::devnet::report::{DoubleSpends, Report, Surroundings};
+use crate::commands::screen::told_to_stop;
 use crate::commands::{Failure, Outcome, output};
 use masternode::config::Config;
 use masternode::node::clock;
@@ -32,7 +33,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -158,26 +158,6 @@ fn tell_start(args: &DevnetArgs, plan: &Plan, founded: &Founded) {
             "{nodes} nodes in {dir}; look at one with `masternode status --data-dir {dir}/node1`"
         ));
     }
-}
-
-/// Cancelled when the process is told to stop (SIGINT, SIGTERM).
-fn told_to_stop() -> CancellationToken {
-    let told = CancellationToken::new();
-    let tell = told.clone();
-    tokio::spawn(async move {
-        // Without handlers the signals end the process by themselves.
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return;
-        };
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        tell.cancel();
-    });
-    told
 }
 
 /// Pays until the end of the run, waits until everything is settled, and sums it up.

@@ -7,54 +7,20 @@ use crate::cli::DevnetArgs;
 use crate::commands::devnet::cluster::Cluster;
 use crate::commands::devnet::founding::{Founded, Plan, found, node_name};
 use crate::commands::devnet::payer::Payer;
-use crate::commands::devnet::{end_of_load, open_payer, refused_or_failed, told_to_stop};
+use crate::commands::devnet::{end_of_load, open_payer, refused_or_failed};
+use crate::commands::screen::{Screen, told_to_stop};
 use crate::commands::{Failure, Outcome, screen};
-use crate::console::source::{Feeder, InProcess};
-use crate::console::{ConsoleError, Outcome as Left, Stop, spawn};
 use masternode::config::Config;
 use masternode::node::handle::NodeHandle;
 use masternode::node::logging::Logging;
 use masternode::primitives::chain::NetworkKind;
 use masternode::primitives::clean::CleanText;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// How long the faucet may take to split its coins.
 const FUNDING_MAX: Duration = Duration::from_secs(60);
-
-/// A console on its thread.
-struct Screen {
-    feeder: Feeder,
-    stop: Stop,
-    left: oneshot::Receiver<Result<Left, ConsoleError>>,
-    thread: JoinHandle<()>,
-}
-
-impl Screen {
-    fn open(args: &DevnetArgs, logging: &Logging) -> Result<Self, Failure> {
-        let names = (0..usize::from(args.nodes)).map(|index| CleanText::new(&node_name(index))).collect();
-        let (source, feeder) = InProcess::new(names, logging.ring());
-        let config = Config::defaults(NetworkKind::Devnet).console;
-        let options = screen::options(&args.screen, &config, "devnet");
-        let stop = Stop::default();
-        let (tell, left) = oneshot::channel();
-        // Nobody listens any more when the process is ending anyway.
-        let done = move |outcome| drop(tell.send(outcome));
-        let thread = spawn(options, Box::new(source), stop.clone(), done).map_err(Failure::failed)?;
-        Ok(Self { feeder, stop, left, thread })
-    }
-
-    /// Ends the console, which restores the terminal.
-    fn close(self) {
-        self.stop.tell();
-        if self.thread.join().is_err() {
-            tracing::error!("the console ended with a panic");
-        }
-    }
-}
 
 /// Runs until the operator stops the devnet, the time is over, or the process is told to stop.
 ///
@@ -62,7 +28,9 @@ impl Screen {
 /// [`Failure`] when the network cannot be started, or two final payments conflicted.
 pub async fn run(args: &DevnetArgs, plan: Plan, logging: &Logging) -> Outcome {
     let told = told_to_stop();
-    let mut screen = Screen::open(args, logging)?;
+    let names = (0..usize::from(args.nodes)).map(|index| CleanText::new(&node_name(index))).collect();
+    let config = Config::defaults(NetworkKind::Devnet).console;
+    let mut screen = Screen::open(screen::options(&args.screen, &config, "devnet"), names, logging.ring())?;
     screen.feeder.phase("making keys and a genesis");
     let founding = tokio::task::spawn_blocking(move || found(&plan)).await;
     let outcome = match founding.map_err(Failure::failed) {
@@ -98,7 +66,7 @@ async fn operate(
     if args.load > 0 {
         tokio::spawn(pay(Arc::clone(&payer), f64::from(args.load), cancel.clone()));
     }
-    let outcome = wait(args, screen, told).await;
+    let outcome = screen.wait(end_of_load(args.duration, told)).await;
     cancel.cancel();
     cluster.stop("the devnet ends").await;
     outcome?;
@@ -115,29 +83,5 @@ async fn pay(payer: Arc<Payer<NodeHandle>>, rate: f64, cancel: CancellationToken
     match payer.fund(rate, FUNDING_MAX).await {
         Ok(()) => payer.run(rate, cancel).await,
         Err(error) => tracing::error!(%error, "the payer does not pay"),
-    }
-}
-
-/// Waits for the end: by the operator, the clock, or a signal.
-async fn wait(args: &DevnetArgs, screen: &mut Screen, told: &CancellationToken) -> Outcome {
-    let ended = end_of_load(args.duration, told);
-    tokio::pin!(ended);
-    let left = tokio::select! {
-        left = &mut screen.left => left,
-        () = &mut ended => return Ok(()),
-    };
-    match left {
-        Ok(Ok(Left::Stop | Left::Told)) => Ok(()),
-        Ok(Ok(Left::Detach)) => {
-            ended.await;
-            Ok(())
-        }
-        Ok(Ok(Left::TerminalLost(reason))) => {
-            tracing::warn!(reason, "the terminal is gone: the devnet runs on without the console");
-            ended.await;
-            Ok(())
-        }
-        Ok(Err(error)) => Err(Failure::failed(format!("{error}; `--no-tui` runs without the console"))),
-        Err(_) => Err(Failure::failed("the console ended without saying why")),
     }
 }
