@@ -220,3 +220,72 @@ impl Rounds {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::primitives::hash::{EraTag, Hash, KeyHash, MasternodeId};
+    use crate::primitives::keys::PublicKey;
+
+    const BLOCK: BlockId = BlockId(Hash([7; 32]));
+
+    fn committee() -> Committee {
+        let member = |n: u8| crate::primitives::committee::Member {
+            id: MasternodeId(Hash([n; 32])),
+            vote_key: PublicKey([n; 32]),
+            weight: 1,
+            payout: KeyHash::default(),
+            name: String::new(),
+        };
+        Committee::new((0..4).map(member).collect())
+    }
+
+    fn vote(voter: VoterIndex, round: u32, block: Option<BlockId>) -> Vote {
+        let (era_tag, signature) = (EraTag::default(), Signature([0; 64]));
+        Vote { era_tag, round, step: Step::Prevote, block, voter, signature }
+    }
+
+    #[test]
+    fn a_second_vote_of_a_voter_changes_nothing() {
+        let mut rounds = Rounds::default();
+        assert_eq!(rounds.add_vote(&vote(0, 0, Some(BLOCK)), 1, 0), Addition::New);
+        assert_eq!(rounds.add_vote(&vote(0, 0, Some(BLOCK)), 1, 0), Addition::Known);
+        assert_eq!(rounds.add_vote(&vote(0, 0, None), 1, 0), Addition::Conflict);
+        assert_eq!(rounds.at(0).prevotes.total(), 1);
+        assert_eq!(rounds.at(0).prevotes.quorum(1), Some(Some(BLOCK)));
+    }
+
+    #[test]
+    fn votes_split_over_blocks_and_nil_are_no_quorum_together() {
+        let mut rounds = Rounds::default();
+        for (voter, block) in [(0, Some(BLOCK)), (1, Some(BLOCK)), (2, None)] {
+            rounds.add_vote(&vote(voter, 0, block), 1, 0);
+        }
+        assert_eq!(rounds.at(0).prevotes.total(), 3);
+        assert_eq!(rounds.at(0).prevotes.quorum(3), None);
+        rounds.add_vote(&vote(3, 0, Some(BLOCK)), 1, 0);
+        assert_eq!(rounds.at(0).prevotes.quorum(3), Some(Some(BLOCK)));
+    }
+
+    #[test]
+    fn far_ahead_only_the_highest_round_of_a_voter_is_kept() {
+        let mut rounds = Rounds::default();
+        for round in 2..10_000 {
+            rounds.add_vote(&vote(0, round, None), 1, 0);
+        }
+        assert_eq!(rounds.iter().count(), 1);
+        assert_eq!(rounds.add_vote(&vote(0, 50, None), 1, 0), Addition::Ignored);
+        assert_eq!(rounds.find(9_999).map(|round| round.prevotes.total()), Some(1));
+    }
+
+    #[test]
+    fn a_round_is_reached_by_voters_of_it_and_of_later_ones() {
+        let mut rounds = Rounds::default();
+        rounds.add_vote(&vote(0, 5, None), 1, 0);
+        assert_eq!(rounds.reached_by(&committee(), 0, 2), None);
+        rounds.add_vote(&vote(0, 6, None), 1, 0);
+        assert_eq!(rounds.reached_by(&committee(), 0, 2), None, "one voter counts once");
+        rounds.add_vote(&vote(1, 3, None), 1, 0);
+        assert_eq!(rounds.reached_by(&committee(), 0, 2), Some(3));
+    }
+}

@@ -121,3 +121,57 @@ impl Stream {
         self.batches().find(|batch| batch.prepares.contains(txid))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::primitives::hash::{EraTag, Hash};
+    use crate::primitives::keys::Signature;
+
+    fn batch(sequence: u32, last: bool, prepares: u8) -> Arc<VoteBatch> {
+        let prepares = (0..prepares).map(|n| Txid(Hash([n; 32]))).collect();
+        let (era_tag, signature) = (EraTag::default(), Signature([0; 64]));
+        Arc::new(VoteBatch { era_tag, voter: 0, sequence, last, prepares, commits: Vec::new(), signature })
+    }
+
+    #[test]
+    fn a_stream_is_complete_only_without_gaps_up_to_its_last_batch() {
+        let mut stream = Stream::default();
+        assert_eq!(stream.insert(&batch(0, false, 1), 100), Insertion::New);
+        assert_eq!(stream.insert(&batch(2, true, 1), 100), Insertion::New);
+        assert!(stream.has_ended() && !stream.is_complete());
+        assert_eq!(stream.head(), 1);
+        assert_eq!(stream.insert(&batch(1, false, 1), 100), Insertion::New);
+        assert!(stream.is_complete());
+        assert_eq!(stream.head(), 3);
+    }
+
+    #[test]
+    fn a_second_batch_of_one_number_and_a_batch_after_the_last_are_equivocations() {
+        let mut stream = Stream::default();
+        stream.insert(&batch(0, false, 1), 100);
+        assert_eq!(stream.insert(&batch(0, false, 1), 100), Insertion::Duplicate);
+        assert!(matches!(stream.insert(&batch(0, false, 2), 100), Insertion::Equivocation(_)));
+        assert_eq!(stream.insert(&batch(0, false, 2), 100), Insertion::Duplicate);
+        stream.insert(&batch(1, true, 0), 100);
+        assert!(matches!(stream.insert(&batch(2, false, 1), 100), Insertion::Equivocation(_)));
+    }
+
+    #[test]
+    fn a_last_batch_below_one_already_seen_is_an_equivocation() {
+        let mut stream = Stream::default();
+        stream.insert(&batch(3, false, 1), 100);
+        assert!(matches!(stream.insert(&batch(2, true, 1), 100), Insertion::Equivocation(_)));
+    }
+
+    #[test]
+    fn votes_beyond_the_budget_and_endless_variants_are_dropped() {
+        let mut stream = Stream::default();
+        assert_eq!(stream.insert(&batch(0, false, 8), 10), Insertion::New);
+        assert_eq!(stream.insert(&batch(1, false, 8), 10), Insertion::Excess);
+        assert_eq!(stream.insert(&batch(BATCHES_MAX, false, 0), 10), Insertion::Excess);
+        let kept =
+            (9..200).filter(|n| stream.insert(&batch(0, false, *n), 1000) != Insertion::Excess).count();
+        assert_eq!(kept, VARIANTS_MAX);
+    }
+}

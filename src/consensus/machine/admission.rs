@@ -16,13 +16,13 @@ impl Machine {
         &mut self,
         host: &mut dyn Host,
         from: Option<PeerId>,
-        transaction: SharedTransaction,
+        transaction: &SharedTransaction,
     ) {
         let id = transaction.id();
         self.pulls.done(Want::Body(id));
-        self.fill_candidates(&transaction);
+        self.fill_candidates(transaction);
         let voted = self.era.ballots.contains_key(&id);
-        match self.admit(host, from, &transaction) {
+        match self.admit(host, from, transaction) {
             Ok(()) => {}
             Err(Rejection::AlreadyKnown) if from.is_some() => {}
             Err(reason) => {
@@ -33,7 +33,7 @@ impl Machine {
             }
         }
         if voted {
-            self.on_body_of_voted(host, &transaction);
+            self.on_body_of_voted(host, transaction);
         }
     }
 

@@ -168,11 +168,11 @@ impl Machine {
 
     // Candidates -------------------------------------------------------------------------------------
 
-    pub(super) fn on_candidate(&mut self, host: &dyn Host, from: PeerId, outline: Outline) {
+    pub(super) fn on_candidate(&mut self, host: &dyn Host, from: PeerId, outline: &Outline) {
         let id = outline.header.id();
         // Asked for only: candidates are few and must not be crowded out by what nobody voted for.
         if self.pulls.is_wanted(Want::Candidate(id)) {
-            self.register_candidate(&outline);
+            self.register_candidate(outline);
             self.complete_candidate(host, id, Some(from));
         }
     }

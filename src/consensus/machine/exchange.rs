@@ -74,7 +74,7 @@ impl Machine {
     fn pull_streams(&mut self, from: PeerId, heads: &[u32]) {
         let now_us = self.now.monotonic_us;
         for (voter, head) in self.context.committee.indices().zip(heads) {
-            let held = self.era.streams.get(usize::from(voter)).map_or(0, |stream| stream.head());
+            let held = self.era.streams.get(usize::from(voter)).map_or(0, super::super::stream::Stream::head);
             if *head > held && self.me != Some(voter) {
                 self.pulls.want(Want::Stream(voter), Some(from), now_us);
             }

@@ -257,7 +257,11 @@ impl Machine {
     pub(super) fn era_has_ended(&self) -> bool {
         let ended = |voter: &VoterIndex| {
             self.era.round_voters.contains(voter)
-                || self.era.streams.get(usize::from(*voter)).is_some_and(|stream| stream.has_ended())
+                || self
+                    .era
+                    .streams
+                    .get(usize::from(*voter))
+                    .is_some_and(super::super::stream::Stream::has_ended)
         };
         let weight: u64 = self
             .era

@@ -145,6 +145,12 @@ pub struct View {
     pub halted: Option<String>,
 }
 
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Machine").field(&self.view()).finish()
+    }
+}
+
 impl Machine {
     /// A machine at the host's tip that has not started; `signer` is `None` for an observer.
     #[must_use]
@@ -179,7 +185,7 @@ impl Machine {
             Input::Start => self.on_start(host),
             Input::Wake => {}
             Input::Transaction { from, transaction } => {
-                self.on_transaction(host, from, transaction.into_inner());
+                self.on_transaction(host, from, transaction.get());
             }
             Input::Message { from, message } => self.on_message(host, from, message),
             Input::Decided { from, block } => self.on_decided(host, from, block),
@@ -291,12 +297,12 @@ impl Machine {
         match message {
             Message::Transaction(body) => {
                 let sealed = crate::primitives::transaction::SealedTransaction::new(body);
-                self.on_transaction(host, Some(from), sealed);
+                self.on_transaction(host, Some(from), &sealed);
             }
             Message::Transactions(bodies) => {
                 for body in bodies {
                     let sealed = crate::primitives::transaction::SealedTransaction::new(body);
-                    self.on_transaction(host, Some(from), sealed);
+                    self.on_transaction(host, Some(from), &sealed);
                 }
             }
             Message::VoteBatch(batch) => self.on_batch(host, Some(from), batch),
@@ -311,7 +317,7 @@ impl Machine {
             Message::GetCertificate { txid, .. } => self.answer_certificate(from, &txid),
             Message::Certificate { certificate, .. } => self.on_certificate(host, certificate),
             Message::GetCandidate { block, .. } => self.answer_candidate(from, block),
-            Message::Candidate { outline, .. } => self.on_candidate(host, from, outline),
+            Message::Candidate { outline, .. } => self.on_candidate(host, from, &outline),
             // Decided blocks are pulled and served by the node, which answers with `Input::Decided`.
             Message::GetBlock { .. }
             | Message::Block { .. }

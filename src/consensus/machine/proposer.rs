@@ -54,7 +54,7 @@ impl Machine {
             return true;
         }
         let complete = |voter: &u16| {
-            self.era.streams.get(usize::from(*voter)).is_some_and(|stream| stream.is_complete())
+            self.era.streams.get(usize::from(*voter)).is_some_and(super::super::stream::Stream::is_complete)
         };
         let weight: u64 = self
             .context
@@ -168,7 +168,7 @@ impl Machine {
             .era
             .streams
             .iter()
-            .flat_map(|stream| stream.batches())
+            .flat_map(super::super::stream::Stream::batches)
             .flat_map(|batch| &batch.commits)
             .filter(|txid| self.era.ballots.get(txid).is_some_and(|ballot| ballot.certified))
             .filter_map(|txid| Some((*txid, self.find_body(host, txid)?)))

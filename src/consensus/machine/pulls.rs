@@ -136,7 +136,8 @@ impl Machine {
         let era_tag = self.context.era_tag;
         let message = match want {
             Want::Stream(voter) => {
-                let from = self.era.streams.get(usize::from(voter)).map_or(0, |stream| stream.head());
+                let from =
+                    self.era.streams.get(usize::from(voter)).map_or(0, super::super::stream::Stream::head);
                 Message::GetStream { era_tag, voter, from }
             }
             Want::Certificate(txid) => Message::GetCertificate { era_tag, txid },
