@@ -170,3 +170,36 @@ identifiers! {
 pub fn era_tag(chain: ChainId, height: u64, previous: BlockId) -> EraTag {
     EraTag(hash(Domain::ERA, &[chain.bytes(), &height.to_le_bytes(), previous.bytes()]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_blake3_vectors_are_reproduced() {
+        let vectors = include_str!("../../tests/golden/blake3.txt");
+        let domain = Domain("BLAKE3 2019-12-27 16:29:52 test vectors context");
+        let mut checked = 0;
+        for line in vectors.lines().filter(|line| !line.starts_with('#')) {
+            let [length, plain, derived] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            let input: Vec<u8> = (0..=250u8).cycle().take(length.parse().unwrap()).collect();
+            assert_eq!(blake3::hash(&input).to_hex().as_str(), plain);
+            let (left, right) = input.split_at(input.len() / 3);
+            assert_eq!(hash(domain, &[left, right]).to_string(), derived, "length {length}");
+            checked += 1;
+        }
+        assert_eq!(checked, 12);
+    }
+
+    #[test]
+    fn an_era_tag_depends_on_chain_height_and_history() {
+        let chain = |byte| ChainId(Hash([byte; 32]));
+        let block = |byte| BlockId(Hash([byte; 32]));
+        let tag = era_tag(chain(1), 7, block(2));
+        for other in
+            [era_tag(chain(3), 7, block(2)), era_tag(chain(1), 8, block(2)), era_tag(chain(1), 7, block(3))]
+        {
+            assert_ne!(tag, other);
+        }
+    }
+}

@@ -2,4 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod address;
+mod committee;
 mod config;
+mod encoding;
+mod merkle;
+mod samples;

@@ -1,0 +1,384 @@
+//! Puts the [`Snapshot`] together from what the hub measured, the engine described and the parts of
+//! the node show.
+//!
+//! Everything here is read, nothing is decided. What is not known yet is `None`, zero with a state
+//! that says why, or an empty list.
+
+use crate::consensus::input::Now;
+use crate::node::host_info::HostProbe;
+use crate::node::hub::{Hub, Identity, MachineReport, Phase};
+use crate::node::metrics::MemberStats;
+use crate::primitives::clean::CleanText;
+use crate::primitives::committee::{Committee, VoterIndex};
+use crate::telemetry::event::AlertLevel;
+use crate::telemetry::histogram::Percentiles;
+use crate::telemetry::snapshot::{
+    AlertInfo, ChainInfo, ConsensusInfo, FinalityInfo, HostInfo, MemberInfo, NodeInfo, NodeState,
+    OPEN_TRANSACTIONS_MAX, OpenTransaction, PeersInfo, PoolInfo, Snapshot,
+};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+/// Most open alerts in a snapshot.
+const ALERTS_MAX: usize = 64;
+/// How long a peer may be one height ahead before this node calls itself behind: a block takes
+/// a moment to arrive everywhere.
+const BEHIND_GRACE_US: u64 = 2_000_000;
+/// Free disk space below which an operator is warned, and below which it is critical.
+const DISK_LOW_BYTES: u64 = 5 << 30;
+const DISK_CRITICAL_BYTES: u64 = 1 << 30;
+/// Blocks the database may lag behind the journal before an operator is told.
+const STORE_LAG_HIGH: u64 = 8;
+/// Fewest peers whose median clock is worth comparing with.
+const CLOCK_PEERS_MIN: usize = 2;
+/// Most turns looked ahead for this node's next proposal.
+const TURNS_MAX: u64 = 10_000;
+
+/// The parts of a node that snapshots read. Each call must be quick and must not wait for the engine.
+pub trait Sources: Send + Sync + 'static {
+    /// The chain as applied.
+    fn chain(&self) -> ChainInfo;
+    /// The pool at a moment of the monotonic clock. `rejected` may be left empty: the hub counts.
+    fn pool(&self, now_us: u64) -> PoolInfo;
+    /// The connections.
+    fn peers(&self) -> PeersInfo;
+}
+
+/// Makes snapshots and remembers between them what must not be read or raised every time.
+#[derive(Debug)]
+pub struct Assembler {
+    host: HostProbe,
+    data_dir: String,
+    behind_since_us: Option<u64>,
+    joined_ms: Option<u64>,
+    raised_ms: BTreeMap<&'static str, u64>,
+}
+
+/// What a node shows before anything is known: `STARTING`.
+#[must_use]
+pub fn initial_snapshot(identity: &Identity, now: Now) -> Snapshot {
+    Snapshot {
+        time_ms: now.wall_ms,
+        event_sequence: 0,
+        node: node_info(identity, &identity.data_dir.display().to_string()),
+        state: NodeState::Starting { phase: CleanText::new("opening files") },
+        chain: empty_chain(),
+        consensus: empty_consensus(identity),
+        finality: FinalityInfo::default(),
+        pool: PoolInfo::default(),
+        peers: PeersInfo::default(),
+        members: Vec::new(),
+        checkpoints: Vec::new(),
+        host: HostInfo::default(),
+        alerts: Vec::new(),
+    }
+}
+
+impl Assembler {
+    /// Nothing read yet.
+    #[must_use]
+    pub fn new(identity: &Identity) -> Self {
+        Self {
+            host: HostProbe::new(identity.data_dir.clone()),
+            data_dir: identity.data_dir.display().to_string(),
+            behind_since_us: None,
+            joined_ms: None,
+            raised_ms: BTreeMap::new(),
+        }
+    }
+
+    /// The node at `now`.
+    pub fn assemble(&mut self, hub: &Hub, now: Now) -> Snapshot {
+        let now_us = now.monotonic_us;
+        let event_sequence = hub.event_sequence();
+        let machine = hub.machine.load_full();
+        let machine = machine.as_deref();
+        let (committee, stats, checkpoints) = hub.metrics.participation();
+        let sources = hub.sources.get();
+        let mut pool = sources.map(|sources| sources.pool(now_us)).unwrap_or_default();
+        pool.rejected = hub.metrics.rejections();
+        let peers = sources.map(|sources| sources.peers()).unwrap_or_default();
+        let chain = sources.map_or_else(empty_chain, |sources| sources.chain());
+        let own = hub.identity.vote_key.and_then(|key| committee.index_of(&key));
+        let state = self.state(hub, machine, &committee, own, now_us);
+        if self.joined_ms.is_none()
+            && matches!(state, NodeState::Signing | NodeState::Observing | NodeState::Syncing { .. })
+        {
+            self.joined_ms = Some(now_us.saturating_sub(hub.started.monotonic_us) / 1000);
+        }
+        let mut host = self.host.read(now_us);
+        host.clock_offset_ms = median_offset(&peers);
+        let mut node = node_info(&hub.identity, &self.data_dir);
+        node.voter = own;
+        node.uptime_ms = now_us.saturating_sub(hub.started.monotonic_us) / 1000;
+        node.startup_ms = self.joined_ms.unwrap_or(0);
+        let mut snapshot = Snapshot {
+            time_ms: now.wall_ms,
+            event_sequence,
+            node,
+            consensus: consensus_info(hub, machine, &committee, own, now_us),
+            finality: finality_info(hub, now_us),
+            members: members(&committee, &stats, machine, own, now_us),
+            state,
+            chain,
+            pool,
+            peers,
+            checkpoints,
+            host,
+            alerts: hub.standing_alerts.lock().iter().cloned().collect(),
+        };
+        let conditions = conditions(&snapshot, hub.identity.timing.skew_ms);
+        self.raise(&mut snapshot, conditions);
+        snapshot
+    }
+
+    fn state(
+        &mut self,
+        hub: &Hub,
+        machine: Option<&MachineReport>,
+        committee: &Committee,
+        own: Option<VoterIndex>,
+        now_us: u64,
+    ) -> NodeState {
+        let phase = hub.phase.lock().clone();
+        if matches!(phase, Phase::Stopping) {
+            return NodeState::Stopping;
+        }
+        let halted = hub.halted.lock().clone();
+        let halted = halted.or_else(|| machine.and_then(|m| m.view.halted.as_deref().map(CleanText::new)));
+        if let Some(reason) = halted {
+            return NodeState::Halted { reason };
+        }
+        let machine = match (phase, machine) {
+            (Phase::Starting(phase), _) => return NodeState::Starting { phase },
+            (_, None) => return NodeState::Starting { phase: CleanText::new("starting the engine") },
+            (_, Some(machine)) => machine,
+        };
+        let view = &machine.view;
+        let ahead = view.best_height.saturating_sub(view.height);
+        let behind_since_us = match ahead {
+            0 => {
+                self.behind_since_us = None;
+                None
+            }
+            _ => Some(*self.behind_since_us.get_or_insert(now_us)),
+        };
+        let behind_long = behind_since_us.is_some_and(|since_us| now_us - since_us > BEHIND_GRACE_US);
+        if ahead > 1 || behind_long {
+            let (height, target) = (view.height.saturating_sub(1), view.best_height.saturating_sub(1));
+            return NodeState::Syncing { height, target };
+        }
+        let connected_weight = connected_weight(committee, machine);
+        if connected_weight < committee.quorum() {
+            let missing = committee.indices().zip(committee.members());
+            let missing = missing
+                .filter(|(index, _)| !is_connected(machine, *index))
+                .map(|(_, member)| CleanText::limited(&member.name, 64))
+                .collect();
+            return NodeState::WaitingForQuorum {
+                connected_weight,
+                quorum_weight: committee.quorum(),
+                total_weight: committee.total(),
+                missing,
+            };
+        }
+        if own.is_some() { NodeState::Signing } else { NodeState::Observing }
+    }
+
+    /// Adds the alerts of conditions that hold, each with the time it began.
+    fn raise(&mut self, snapshot: &mut Snapshot, conditions: Vec<(&'static str, AlertLevel, String)>) {
+        self.raised_ms.retain(|key, _| conditions.iter().any(|(open, _, _)| open == key));
+        for (key, level, text) in conditions {
+            let time_ms = *self.raised_ms.entry(key).or_insert(snapshot.time_ms);
+            snapshot.alerts.push(AlertInfo { time_ms, level, text: CleanText::new(&text) });
+        }
+        snapshot.alerts.sort_by_key(|alert| alert.time_ms);
+        let excess = snapshot.alerts.len().saturating_sub(ALERTS_MAX);
+        snapshot.alerts.drain(..excess);
+    }
+}
+
+fn is_connected(machine: &MachineReport, voter: VoterIndex) -> bool {
+    machine.view.connected.get(usize::from(voter)).copied().unwrap_or(false)
+}
+
+fn connected_weight(committee: &Committee, machine: &MachineReport) -> u64 {
+    committee.indices().filter(|i| is_connected(machine, *i)).map(|i| committee.weight(i)).sum()
+}
+
+fn node_info(identity: &Identity, data_dir: &str) -> NodeInfo {
+    NodeInfo {
+        name: identity.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        network: identity.network,
+        chain: identity.chain,
+        vote_key: identity.vote_key,
+        voter: None,
+        p2p_address: identity.p2p_address.clone(),
+        data_dir: data_dir.to_owned(),
+        pid: std::process::id(),
+        uptime_ms: 0,
+        startup_ms: 0,
+    }
+}
+
+fn empty_chain() -> ChainInfo {
+    ChainInfo {
+        height: 0,
+        block: Default::default(),
+        block_time_ms: 0,
+        state_hash: Default::default(),
+        utxo_count: 0,
+        supply: Default::default(),
+        transactions: 0,
+        store_lag: 0,
+    }
+}
+
+fn empty_consensus(identity: &Identity) -> ConsensusInfo {
+    ConsensusInfo {
+        height: 0,
+        round: 0,
+        step: CleanText::default(),
+        frozen: false,
+        proposer: CleanText::default(),
+        era_age_ms: 0,
+        era_ms: identity.timing.era_us / 1000,
+        own_turn_in: None,
+        total_weight: 0,
+        quorum_weight: 0,
+        connected_weight: 0,
+        era_bytes_used: 0,
+        era_bytes_max: identity.params.era_bytes,
+        open: Vec::new(),
+        votes_sent: 0,
+        votes_received: 0,
+        rounds_failed: 0,
+        loop_lag: Percentiles::default(),
+        journal_sync: Percentiles::default(),
+    }
+}
+
+fn consensus_info(
+    hub: &Hub,
+    machine: Option<&MachineReport>,
+    committee: &Committee,
+    own: Option<VoterIndex>,
+    now_us: u64,
+) -> ConsensusInfo {
+    let metrics = &hub.metrics;
+    let mut info = ConsensusInfo {
+        total_weight: committee.total(),
+        quorum_weight: committee.quorum(),
+        votes_sent: metrics.votes_sent.load(Ordering::Relaxed),
+        votes_received: metrics.votes_received.load(Ordering::Relaxed),
+        rounds_failed: metrics.rounds_failed.load(Ordering::Relaxed),
+        loop_lag: metrics.loop_lag.percentiles(now_us),
+        journal_sync: metrics.journal_sync.percentiles(now_us),
+        ..empty_consensus(&hub.identity)
+    };
+    let Some(machine) = machine else { return info };
+    let view = &machine.view;
+    let name = |voter| committee.member(voter).map(|member| CleanText::limited(&member.name, 64));
+    info.height = view.height;
+    info.round = view.round;
+    info.step = CleanText::new(view.step);
+    info.frozen = view.frozen;
+    info.proposer = committee.proposer(view.height, view.round).and_then(name).unwrap_or_default();
+    info.era_age_ms = now_us.saturating_sub(view.era_started_us) / 1000;
+    info.own_turn_in = own.and_then(|own| {
+        (0..TURNS_MAX.min(committee.total()))
+            .find(|turns| committee.proposer(view.height.saturating_add(*turns), 0) == Some(own))
+    });
+    info.connected_weight = connected_weight(committee, machine);
+    info.era_bytes_used = view.era_bytes;
+    info.open = machine
+        .open
+        .iter()
+        .take(OPEN_TRANSACTIONS_MAX)
+        .map(|(txid, prepare_weight, commit_weight)| OpenTransaction {
+            txid: *txid,
+            prepare_weight: *prepare_weight,
+            commit_weight: *commit_weight,
+            age_ms: metrics.first_seen_us(txid).map_or(0, |seen_us| now_us.saturating_sub(seen_us) / 1000),
+        })
+        .collect();
+    info
+}
+
+fn finality_info(hub: &Hub, now_us: u64) -> FinalityInfo {
+    let history = hub.metrics.throughput.history(now_us);
+    FinalityInfo {
+        latency: hub.metrics.finality.percentiles(now_us),
+        total: hub.metrics.final_total.load(Ordering::Relaxed),
+        per_second: history.last().copied().unwrap_or(0),
+        history,
+        checkpoint_pause: hub.metrics.checkpoint_pause.percentiles(now_us),
+    }
+}
+
+fn members(
+    committee: &Committee,
+    stats: &[MemberStats],
+    machine: Option<&MachineReport>,
+    own: Option<VoterIndex>,
+    now_us: u64,
+) -> Vec<MemberInfo> {
+    let described = committee.indices().zip(committee.members()).zip(stats);
+    described
+        .map(|((voter, member), stats)| MemberInfo {
+            voter,
+            name: CleanText::limited(&member.name, 64),
+            vote_key: member.vote_key,
+            weight: member.weight,
+            own: own == Some(voter),
+            connected: own == Some(voter) || machine.is_some_and(|machine| is_connected(machine, voter)),
+            stream_head: machine
+                .and_then(|machine| machine.view.stream_heads.get(usize::from(voter)).copied())
+                .unwrap_or(0),
+            last_vote_age_ms: stats.last_vote_us.map(|last_us| now_us.saturating_sub(last_us) / 1000),
+            votes: stats.votes,
+            signed: stats.marks.iter().copied().collect(),
+        })
+        .collect()
+}
+
+/// Median of what the peers' clocks show; `None` without a peer that was measured.
+fn median_offset(peers: &PeersInfo) -> Option<i64> {
+    let mut offsets: Vec<i64> = peers.list.iter().filter_map(|peer| peer.clock_offset_ms).collect();
+    offsets.sort_unstable();
+    offsets.get(offsets.len() / 2).copied()
+}
+
+/// What an operator should know about this snapshot; a key stands for one alert however often its
+/// figures change.
+fn conditions(snapshot: &Snapshot, skew_ms: u64) -> Vec<(&'static str, AlertLevel, String)> {
+    let mut found = Vec::new();
+    if let NodeState::WaitingForQuorum { missing, .. } = &snapshot.state {
+        let names: Vec<&str> = missing.iter().map(CleanText::as_str).collect();
+        let text = format!("{}: not connected to {}", snapshot.state.label(), names.join(", "));
+        found.push(("quorum", AlertLevel::Warning, text));
+    }
+    if let Some(free) = snapshot.host.disk_free_bytes.filter(|free| *free < DISK_LOW_BYTES) {
+        let level = if free < DISK_CRITICAL_BYTES { AlertLevel::Critical } else { AlertLevel::Warning };
+        // Rounded, so that the alert does not change with every block written.
+        let gib = free as f64 / f64::from(1 << 30);
+        let text = format!("only {gib:.1} GiB free on the disk of {}", snapshot.node.data_dir);
+        found.push(("disk", level, text));
+    }
+    let measured = snapshot.peers.list.iter().filter(|peer| peer.clock_offset_ms.is_some()).count();
+    if let Some(offset_ms) = snapshot.host.clock_offset_ms
+        && measured >= CLOCK_PEERS_MIN
+        && offset_ms.unsigned_abs() > skew_ms / 2
+    {
+        let seconds = offset_ms as f64 / 1000.0;
+        let text =
+            format!("the clock differs by {seconds:.0} s from the peers' median: check time synchronisation");
+        found.push(("clock", AlertLevel::Warning, text));
+    }
+    if snapshot.chain.store_lag > STORE_LAG_HIGH {
+        let text = "the database falls behind: decided blocks wait in the journal".to_owned();
+        found.push(("store", AlertLevel::Warning, text));
+    }
+    found
+}

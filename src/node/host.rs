@@ -1,0 +1,244 @@
+//! Ledger and pool behind the consensus machine's [`Host`].
+//!
+//! Deterministic: equal calls give equal answers, whatever hash seeds, clocks and disks do; the
+//! simulation drives the machine with this same type. A block's effect is computed once, when it is
+//! built or validated, and kept by block id until its commit. Absent: disk; a node takes what has to
+//! be stored from the [`WriteQueue`].
+
+use crate::consensus::host::{BlockFault, Host, Tip};
+use crate::ledger::Ledger;
+use crate::ledger::apply::{BlockDiff, BlockError, BlockWrite, Contents, State, outcome, valid_block};
+use crate::ledger::validate::{Rules, check_payment};
+use crate::pool::Pool;
+use crate::primitives::amount::Amount;
+use crate::primitives::block::{Block, last_commit_root, tx_root};
+use crate::primitives::certificate::Qc;
+use crate::primitives::hash::{BlockId, ChainId, MasternodeId, Txid};
+use crate::primitives::params::Params;
+use crate::primitives::rejection::Rejection;
+use crate::primitives::transaction::{OutPoint, SealedTransaction, SharedTransaction, TxStatus, Utxo};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Candidates of one height whose effect is kept; one a round, and few rounds fail. A full mainnet
+/// body makes about 10 MB of it.
+const OUTCOMES_MAX: usize = 4;
+/// Decided blocks not yet taken for the store. The driver takes each right after the step that
+/// decided it, so more than this means nobody takes them.
+const WRITES_MAX: usize = 256;
+
+/// Decided blocks in order of height, on their way to the store.
+#[derive(Debug, Default)]
+pub struct WriteQueue(Mutex<VecDeque<BlockWrite>>);
+
+impl WriteQueue {
+    /// Takes the oldest block.
+    #[must_use]
+    pub fn pop(&self) -> Option<BlockWrite> {
+        self.0.lock().pop_front()
+    }
+
+    /// How many blocks wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn push(&self, write: BlockWrite) -> Result<(), BlockFault> {
+        let mut queue = self.0.lock();
+        if queue.len() >= WRITES_MAX {
+            let text = format!("{WRITES_MAX} decided blocks wait for the database: it does not keep up");
+            return Err(BlockFault(text));
+        }
+        queue.push_back(write);
+        Ok(())
+    }
+}
+
+/// Ledger and pool of one node as its machine sees them.
+#[derive(Debug)]
+pub struct ChainHost {
+    ledger: Arc<Ledger>,
+    pool: Arc<Pool>,
+    outcomes: Mutex<VecDeque<Arc<BlockDiff>>>,
+    writes: Option<Arc<WriteQueue>>,
+    /// Time of the latest input that carried one; ages rejections of a block's rivals.
+    latest_us: u64,
+}
+
+impl ChainHost {
+    /// A host over a ledger and a pool that nobody else writes to; nothing is stored.
+    #[must_use]
+    pub fn new(ledger: Arc<Ledger>, pool: Arc<Pool>) -> Self {
+        Self { ledger, pool, outcomes: Mutex::default(), writes: None, latest_us: 0 }
+    }
+
+    /// As [`ChainHost::new`], with a queue that receives every decided block for the store.
+    #[must_use]
+    pub fn with_writes(ledger: Arc<Ledger>, pool: Arc<Pool>) -> (Self, Arc<WriteQueue>) {
+        let queue = Arc::new(WriteQueue::default());
+        let host = Self { writes: Some(Arc::clone(&queue)), ..Self::new(ledger, pool) };
+        (host, queue)
+    }
+
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    fn keep(&self, diff: Arc<BlockDiff>) {
+        let mut outcomes = self.outcomes.lock();
+        outcomes.push_back(diff);
+        if outcomes.len() > OUTCOMES_MAX {
+            outcomes.pop_front();
+        }
+    }
+
+    /// The kept effect of a block on the present tip.
+    fn kept(&self, block: BlockId, tip: &State) -> Option<Arc<BlockDiff>> {
+        let outcomes = self.outcomes.lock();
+        outcomes.iter().find(|diff| diff.block == block && diff.header.previous == tip.block).cloned()
+    }
+
+    /// The effect of a block, from memory or computed; either way its contents match its header.
+    fn effect(&self, block: &Block) -> Result<Arc<BlockDiff>, BlockFault> {
+        let tip = self.ledger.tip();
+        if let Some(diff) = self.kept(block.id(), &tip) {
+            let ids: Vec<Txid> = block.transactions.iter().map(|transaction| transaction.id()).collect();
+            let commit = last_commit_root(block.last_commit.as_ref());
+            if tx_root(&ids) == diff.header.tx_root && commit == diff.header.last_commit_root {
+                return Ok(diff);
+            }
+        }
+        let utxo = |outpoint: &OutPoint| self.ledger.utxo(outpoint);
+        let diff = valid_block(&tip, self.ledger.params(), block, &utxo).map_err(fault)?;
+        let diff = Arc::new(diff);
+        self.keep(Arc::clone(&diff));
+        Ok(diff)
+    }
+}
+
+fn fault(error: BlockError) -> BlockFault {
+    BlockFault(error.to_string())
+}
+
+impl Host for ChainHost {
+    fn chain(&self) -> ChainId {
+        self.ledger.chain()
+    }
+
+    fn params(&self) -> &Params {
+        self.ledger.params()
+    }
+
+    fn tip(&self) -> Tip {
+        let state = self.ledger.tip();
+        Tip {
+            height: state.header.height,
+            block: state.block,
+            parent: if state.header.height == 0 { BlockId::default() } else { state.header.previous },
+            time_ms: state.header.time_ms,
+            commit: state.commit.clone(),
+            committee: Arc::clone(&state.committee),
+            next_committee: Arc::clone(&state.next_committee),
+        }
+    }
+
+    fn utxo(&self, outpoint: &OutPoint) -> Option<Utxo> {
+        self.ledger.utxo(outpoint)
+    }
+
+    fn check_payment(
+        &self,
+        transaction: &SealedTransaction,
+        resolve: &dyn Fn(&OutPoint) -> Option<Utxo>,
+    ) -> Result<Amount, Rejection> {
+        let tip = self.ledger.tip();
+        let (params, height) = (self.ledger.params(), tip.header.height + 1);
+        check_payment(&Rules { params, height, registry: &tip.registry }, transaction, resolve)
+    }
+
+    fn build(
+        &self,
+        proposer: MasternodeId,
+        time_ms: u64,
+        commit: Option<Qc>,
+        mut transactions: Vec<SharedTransaction>,
+    ) -> Result<Block, BlockFault> {
+        transactions.sort_unstable_by_key(|transaction| transaction.id());
+        let contents =
+            Contents { proposer, time_ms, last_commit: commit.as_ref(), transactions: &transactions };
+        let utxo = |outpoint: &OutPoint| self.ledger.utxo(outpoint);
+        let diff = outcome(&self.ledger.tip(), self.ledger.params(), &contents, &utxo).map_err(fault)?;
+        let header = diff.header.clone();
+        self.keep(Arc::new(diff));
+        Ok(Block { header, last_commit: commit, transactions })
+    }
+
+    fn validate(&self, block: &Block) -> Result<(), BlockFault> {
+        self.effect(block).map(|_| ())
+    }
+
+    fn commit(&mut self, block: &Arc<Block>, qc: &Qc) -> Result<(), BlockFault> {
+        let diff = self.effect(block)?;
+        if let Some(queue) = &self.writes {
+            let write = BlockWrite { block: Arc::clone(block), qc: qc.clone(), diff: Arc::clone(&diff) };
+            queue.push(write)?;
+        }
+        self.ledger.apply(&diff, qc.clone()).map_err(|error| BlockFault(error.to_string()))?;
+        self.pool.remove_for_block(block, block.header.height, self.latest_us);
+        // All other candidates were of this height.
+        self.outcomes.lock().clear();
+        Ok(())
+    }
+
+    fn admit(&mut self, transaction: SharedTransaction, fee: Amount, now_us: u64) -> Result<(), Rejection> {
+        self.latest_us = now_us;
+        self.pool.insert(transaction, fee, now_us).map(|_| ())
+    }
+
+    fn admit_orphan(&mut self, transaction: SharedTransaction, now_us: u64) -> Result<(), Rejection> {
+        self.latest_us = now_us;
+        self.pool.insert_orphan(transaction, now_us)
+    }
+
+    fn body(&self, txid: &Txid) -> Option<SharedTransaction> {
+        self.pool.body(txid)
+    }
+
+    fn children(&self, txid: &Txid) -> Vec<SharedTransaction> {
+        self.pool.children(txid)
+    }
+
+    fn pending(&self) -> Vec<SharedTransaction> {
+        self.pool.pending()
+    }
+
+    fn pin(&mut self, txid: &Txid) {
+        self.pool.pin(txid);
+    }
+
+    fn set_status(&mut self, txid: &Txid, status: TxStatus, now_us: u64) {
+        self.latest_us = now_us;
+        self.pool.set_status(txid, status);
+    }
+
+    fn reject(&mut self, txid: &Txid, reason: &Rejection, now_us: u64) {
+        self.latest_us = now_us;
+        self.pool.reject(txid, reason, now_us);
+    }
+}

@@ -1,0 +1,211 @@
+//! The other end of the control socket, for commands: blocking, with deadlines, and errors that say
+//! what to do.
+
+use crate::rpc::control::{
+    Answer, ControlError, Envelope, FRAME_BYTES_MAX, PROTOCOL_VERSION, Request, SocketAddress,
+};
+use crate::telemetry::snapshot::Snapshot;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a node may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// Why a node cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is no socket.
+    #[error(
+        "no masternode is running in {dir} (no control.sock): start it with `masternode run --data-dir {dir}`"
+    )]
+    NotRunning { dir: PathBuf },
+    /// There is a socket and nobody listens.
+    #[error(
+        "no masternode is running in {dir} (control.sock is left over from one that died): start it with `masternode run --data-dir {dir}`"
+    )]
+    Stale { dir: PathBuf },
+    /// The socket belongs to another user.
+    #[error(
+        "the masternode in {dir} belongs to another user: run this as that user, for example with `sudo -u`"
+    )]
+    Denied { dir: PathBuf },
+    /// No answer in time.
+    #[error("the masternode in {dir} does not answer within {seconds} s: see its log in {dir}/logs", seconds = ANSWER_MAX.as_secs())]
+    Silent { dir: PathBuf },
+    /// It closed the connection.
+    #[error(
+        "the masternode in {dir} closed the connection: it is busy with other commands or stopping, try again"
+    )]
+    Closed { dir: PathBuf },
+    /// It refused the request.
+    #[error("the masternode in {dir} refused: {reason}")]
+    Refused { dir: PathBuf, reason: String },
+    /// The answer makes no sense.
+    #[error(
+        "the answer of the masternode in {dir} is not understood ({reason}): use the `masternode` program of the same release"
+    )]
+    Garbled { dir: PathBuf, reason: String },
+    /// The path of the socket cannot be used.
+    #[error(transparent)]
+    Address(#[from] ControlError),
+    /// The system refused.
+    #[error("cannot talk to the masternode in {dir}: {source}")]
+    Io { dir: PathBuf, source: io::Error },
+}
+
+/// A connection to a running node.
+#[derive(Debug)]
+pub struct ControlClient {
+    stream: UnixStream,
+    dir: PathBuf,
+}
+
+impl ControlClient {
+    /// Connects to the node that runs in `data_dir`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn connect(data_dir: &Path) -> Result<Self, ClientError> {
+        let dir = data_dir.to_path_buf();
+        if !data_dir.is_dir() {
+            return Err(ClientError::NotRunning { dir });
+        }
+        let address = SocketAddress::of(data_dir)?;
+        let stream = match UnixStream::connect(&address.path) {
+            Ok(stream) => stream,
+            Err(error) => {
+                return Err(match error.kind() {
+                    io::ErrorKind::NotFound => ClientError::NotRunning { dir },
+                    io::ErrorKind::ConnectionRefused => ClientError::Stale { dir },
+                    io::ErrorKind::PermissionDenied => ClientError::Denied { dir },
+                    _ => ClientError::Io { dir, source: error },
+                });
+            }
+        };
+        let client = Self { stream, dir };
+        client.deadline(ANSWER_MAX)?;
+        Ok(client)
+    }
+
+    /// The whole picture of the node.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn status(&mut self) -> Result<Snapshot, ClientError> {
+        match self.ask(Request::Status)? {
+            Answer::Status { snapshot } => Ok(*snapshot),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Whether the node is there; its process id.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn ping(&mut self) -> Result<u32, ClientError> {
+        match self.ask(Request::Ping)? {
+            Answer::Pong { pid } => Ok(pid),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Asks the node to stop in order; returns when it has agreed, not when it is gone.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn stop(&mut self, reason: &str) -> Result<(), ClientError> {
+        match self.ask(Request::Stop { reason: reason.to_owned() })? {
+            Answer::Stopping => Ok(()),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// After [`ControlClient::stop`]: waits until the node has closed the connection, which it does
+    /// last, or `patience` is over; returns whether it has.
+    ///
+    /// # Errors
+    /// [`ClientError::Io`] when the connection cannot be watched.
+    pub fn wait_gone(mut self, patience: Duration) -> Result<bool, ClientError> {
+        let until = Instant::now() + patience;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.deadline(left)?;
+            match self.stream.read(&mut [0; 64]) {
+                Ok(0) => return Ok(true),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(true),
+                Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(ClientError::Io { dir: self.dir, source }),
+            }
+        }
+    }
+
+    fn ask(&mut self, request: Request) -> Result<Answer, ClientError> {
+        let dir = self.dir.clone();
+        let garbled = |reason: String| ClientError::Garbled { dir: dir.clone(), reason };
+        let bytes = serde_json::to_vec(&Envelope { version: PROTOCOL_VERSION, body: request })
+            .map_err(|error| garbled(error.to_string()))?;
+        let length = u32::try_from(bytes.len()).map_err(|error| garbled(error.to_string()))?;
+        self.write(&length.to_be_bytes())?;
+        self.write(&bytes)?;
+        let mut head = [0; 4];
+        self.read(&mut head)?;
+        let length = u32::from_be_bytes(head) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(garbled(format!("a frame of {length} bytes")));
+        }
+        let mut frame = vec![0; length];
+        self.read(&mut frame)?;
+        let envelope: Envelope<Answer> =
+            serde_json::from_slice(&frame).map_err(|error| garbled(error.to_string()))?;
+        match envelope.body {
+            Answer::Refused { reason } => Err(ClientError::Refused { dir, reason }),
+            answer => Ok(answer),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        self.stream.write_all(bytes).map_err(|error| self.failed(error))
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), ClientError> {
+        self.stream.read_exact(bytes).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: io::Error) -> ClientError {
+        let dir = self.dir.clone();
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                ClientError::Closed { dir }
+            }
+            _ if is_timeout(&error) => ClientError::Silent { dir },
+            _ => ClientError::Io { dir, source: error },
+        }
+    }
+
+    fn unexpected(&self, answer: &Answer) -> ClientError {
+        let reason = match answer {
+            Answer::Status { .. } => "a status nobody asked for",
+            Answer::Stopping => "a stop nobody asked for",
+            Answer::Pong { .. } => "a pong nobody asked for",
+            Answer::Refused { reason } => reason,
+        };
+        ClientError::Garbled { dir: self.dir.clone(), reason: reason.to_owned() }
+    }
+
+    fn deadline(&self, patience: Duration) -> Result<(), ClientError> {
+        self.stream
+            .set_read_timeout(Some(patience))
+            .and_then(|()| self.stream.set_write_timeout(Some(patience)))
+            .map_err(|source| ClientError::Io { dir: self.dir.clone(), source })
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
