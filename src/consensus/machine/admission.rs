@@ -48,7 +48,10 @@ impl Machine {
         if self.is_in_last_block(&id) {
             return Err(Rejection::AlreadyKnown);
         }
-        if let Some(conflict) = self.certified_conflict(transaction) {
+        // A copy of what is in the pool already must not drop it there.
+        if host.body(&id).is_none()
+            && let Some(conflict) = self.certified_conflict(transaction)
+        {
             return Err(conflict);
         }
         let fee = match self.check_in_pool(host, transaction) {
