@@ -13,6 +13,7 @@ pub mod genesis;
 pub mod registry;
 pub mod rewards;
 pub mod set_hash;
+pub mod store;
 pub mod validate;
 
 use crate::ledger::apply::{BlockDiff, State};

@@ -1,1 +1,361 @@
-//! network
+//! The network: authenticated QUIC connections between nodes, messages in and out.
+//!
+//! Everything a node needs is [`Network`] and the events it sends. Who is who is settled by TLS (a peer
+//! is its ed25519 key), which network by the hello (the hash of the genesis). Invariants: at most one
+//! connection a pair; every queue, frame and list is bounded; sending never blocks and receiving slows
+//! the sender down; everything spawned ends with [`Network::shutdown`].
+//!
+//! In reading order: `wire` (frames, classes), `tls`, `handshake`, `endpoint` (socket), `queue`, `peers`
+//! (registry), `connection` (life of one), `listener`, `dialer`, `discovery` (addresses), `router`.
+//! Absent: what messages mean, which peers deserve a ban, and which of them are members.
+
+pub mod connection;
+pub mod context;
+pub mod dialer;
+pub mod discovery;
+pub mod endpoint;
+pub mod handshake;
+pub mod listener;
+pub mod peers;
+pub mod queue;
+pub mod router;
+pub mod tls;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use crate::network::context::Context;
+use crate::network::discovery::AddressBook;
+use crate::network::handshake::{AGENT_MAX, CloseCode, NAME_CHARS_MAX, PROTOCOL, VoteCertificate};
+use crate::network::peers::{PeerSnapshot, Registry, Traffic};
+use crate::network::router::Recipients;
+use crate::primitives::clean::CleanText;
+use crate::primitives::hash::ChainId;
+use crate::primitives::keys::{PublicKey, SecretKey};
+use crate::primitives::message::{Message, PeerId};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How often changed addresses are written to the peers file.
+const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Settings of a network.
+#[derive(Clone, Debug)]
+pub struct NetworkOptions {
+    /// UDP address to listen at; port 0 for any free one.
+    pub listen: SocketAddr,
+    /// Peers to stay connected to, `host:port`, resolved at each try.
+    pub bootstrap: Vec<String>,
+    /// Address told to peers; `None` for the listening one as they see it.
+    pub advertise: Option<SocketAddr>,
+    /// Most connections dialled by peers.
+    pub inbound_max: usize,
+    /// Connections this node dials, bootstrap peers included, while it knows addresses.
+    pub outbound_target: usize,
+    /// Artificial delay of every message sent, for development networks; zero otherwise.
+    pub latency: Duration,
+    /// Where learned addresses are kept between runs.
+    pub peers_file: Option<PathBuf>,
+    /// Time between pings.
+    pub ping_interval: Duration,
+}
+
+impl NetworkOptions {
+    /// The defaults with a listening address.
+    #[must_use]
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            bootstrap: Vec::new(),
+            advertise: None,
+            inbound_max: 117,
+            outbound_target: 8,
+            latency: Duration::ZERO,
+            peers_file: None,
+            ping_interval: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Who the node is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Key of the transport; its public half is the node's [`PeerId`].
+    pub network_key: SecretKey,
+    /// Key it votes with, which certifies the network key; `None` for an observer.
+    pub vote_key: Option<SecretKey>,
+    /// Hash of the genesis.
+    pub chain: ChainId,
+    /// Name told to peers; cut at 64 characters.
+    pub name: String,
+    /// Program and version told to peers: at most 256 bytes of printable ASCII.
+    pub agent: String,
+}
+
+/// What the network tells the node.
+#[derive(Debug)]
+pub enum NetworkEvent {
+    /// A peer has passed the handshake. Precedes all its messages.
+    Up {
+        peer: PeerId,
+        /// Vote key that has certified the peer's network key.
+        vote_key: Option<PublicKey>,
+        address: SocketAddr,
+        inbound: bool,
+        name: CleanText,
+        agent: CleanText,
+        height: u64,
+    },
+    /// Its connection has ended. Follows all its messages and precedes its next `Up`.
+    Down { peer: PeerId, address: SocketAddr, reason: CleanText },
+    /// A connection was refused by this node or by the other end.
+    Refused { address: SocketAddr, reason: CleanText },
+    /// A message, decoded and otherwise unchecked.
+    Message { peer: PeerId, message: Message },
+}
+
+/// Why the network cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The socket could not be opened.
+    #[error("cannot listen at udp {address}: {source}; {remedy}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What to do.
+        remedy: &'static str,
+        source: io::Error,
+    },
+    /// TLS refused the key.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// A bootstrap entry is not `host:port`.
+    #[error("bootstrap peer `{0}` is not host:port, for example 203.0.113.5:24000")]
+    Bootstrap(CleanText),
+    /// The agent cannot be sent.
+    #[error("agent `{0}` is not printable ascii of at most {AGENT_MAX} bytes")]
+    Agent(CleanText),
+    /// The peers file exists and cannot be read.
+    #[error("cannot read the peers file {file}: {source}; make it readable or delete it")]
+    PeersFile {
+        /// The file.
+        file: PathBuf,
+        source: io::Error,
+    },
+}
+
+impl NetworkError {
+    /// Failure to open the socket, with the remedy.
+    #[must_use]
+    pub fn listen(address: SocketAddr, source: io::Error) -> Self {
+        let remedy = match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program uses this port: stop it or choose another in the configuration"
+            }
+            io::ErrorKind::AddrNotAvailable => "no interface of this machine has this address: correct it",
+            io::ErrorKind::PermissionDenied => "choose a port above 1023",
+            _ => "check the listening address in the configuration",
+        };
+        Self::Listen { address, remedy, source }
+    }
+}
+
+/// Figures of the network; reading them costs no lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections dialled by peers.
+    pub inbound: usize,
+    /// Connections dialled by this node.
+    pub outbound: usize,
+    /// Bytes of frames received and sent since start, without what QUIC adds.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Messages dropped because a peer was slow or the message too large.
+    pub dropped: u64,
+    /// Addresses known.
+    pub known_addresses: usize,
+}
+
+/// A running network. Dropping it closes all connections at once; [`Network::shutdown`] waits for it.
+pub struct Network {
+    context: Arc<Context>,
+    local: SocketAddr,
+}
+
+impl Network {
+    /// Opens the socket and starts listening and dialling. `height` is read whenever a peer is told
+    /// how far this node is; `events` is bounded by the node and slows peers down when full.
+    ///
+    /// # Errors
+    /// [`NetworkError`] naming the setting and the remedy.
+    #[allow(clippy::unused_async, reason = "the callers' contract; it needs a runtime in any case")]
+    pub async fn start(
+        options: NetworkOptions,
+        identity: Identity,
+        height: Arc<AtomicU64>,
+        events: mpsc::Sender<NetworkEvent>,
+    ) -> Result<Self, NetworkError> {
+        check(&options, &identity)?;
+        let tls = tls::configure(&identity.network_key, PROTOCOL)?;
+        let remembered = match &options.peers_file {
+            Some(file) => discovery::load(file)
+                .map_err(|source| NetworkError::PeersFile { file: file.clone(), source })?,
+            None => Vec::new(),
+        };
+        let endpoint = endpoint::open(options.listen, &tls, &identity.network_key)?;
+        let local = endpoint.local_addr().map_err(|source| NetworkError::listen(options.listen, source))?;
+        let network_key = identity.network_key.public();
+        let sign = |key| VoteCertificate::sign(key, identity.chain, &network_key);
+        let context = Arc::new(Context {
+            own: PeerId(network_key),
+            chain: identity.chain,
+            vote: identity.vote_key.as_ref().map(sign),
+            name: identity.name.chars().take(NAME_CHARS_MAX).collect(),
+            agent: identity.agent,
+            instance: rand::random(),
+            advertised: options.advertise.unwrap_or(local),
+            endpoint,
+            client: endpoint::client_config(&tls),
+            registry: Registry::new(PeerId(network_key), options.inbound_max),
+            book: AddressBook::new(remembered),
+            traffic: Traffic::default(),
+            height,
+            events,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            options,
+        });
+        context.tasks.spawn(listener::listen(Arc::clone(&context)));
+        context.tasks.spawn(dialer::dial_learned(Arc::clone(&context)));
+        for entry in &context.options.bootstrap {
+            context.tasks.spawn(dialer::keep_bootstrap(Arc::clone(&context), entry.clone()));
+        }
+        context.tasks.spawn(keep_addresses(Arc::clone(&context)));
+        Ok(Self { context, local })
+    }
+
+    /// Queues a message for peers without blocking, encoding it once. What does not fit a peer's queue
+    /// is dropped and counted; a peer that falls behind with votes is disconnected.
+    pub fn send(&self, to: Recipients, message: &Message) {
+        router::send(&self.context, to, message);
+    }
+
+    /// Ends the connection to a peer, telling it why. It may come back.
+    pub fn disconnect(&self, peer: PeerId, reason: &str) {
+        if let Some(peer) = self.context.registry.live(peer) {
+            peer.close(CloseCode::Requested, reason);
+        }
+    }
+
+    /// Figures of the network.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let (inbound, outbound) = self.context.registry.counts();
+        Counts {
+            inbound,
+            outbound,
+            bytes_in: self.context.traffic.bytes_in.load(Relaxed),
+            bytes_out: self.context.traffic.bytes_out.load(Relaxed),
+            dropped: self.context.traffic.dropped.load(Relaxed),
+            known_addresses: self.context.book.len(),
+        }
+    }
+
+    /// Figures of each connection, by network key.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerSnapshot> {
+        let mut peers: Vec<_> = self.context.registry.all().iter().map(|peer| peer.snapshot()).collect();
+        peers.sort_by_key(|peer| peer.peer);
+        peers
+    }
+
+    /// The node's network key.
+    #[must_use]
+    pub fn own(&self) -> PeerId {
+        self.context.own
+    }
+
+    /// Address the node listens at, with the real port.
+    #[must_use]
+    pub fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Closes all connections with a reason, keeps the addresses, and waits until every task has ended
+    /// and peers have been told, for at most `deadline`.
+    pub async fn shutdown(self, deadline: Duration) {
+        let until = Instant::now() + deadline;
+        self.close();
+        let finished = async {
+            self.context.tasks.wait().await;
+            self.context.endpoint.wait_idle().await;
+        };
+        if timeout_at(until, finished).await.is_err() {
+            tracing::warn!(tasks = self.context.tasks.len(), "the network did not stop in time");
+        }
+    }
+
+    fn close(&self) {
+        // First: `Down` events need no room in a channel the node may have stopped reading.
+        self.context.stop.cancel();
+        self.context.tasks.close();
+        let code = quinn::VarInt::from_u32(CloseCode::ShuttingDown.number());
+        self.context.endpoint.close(code, b"shutting down");
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn check(options: &NetworkOptions, identity: &Identity) -> Result<(), NetworkError> {
+    for entry in &options.bootstrap {
+        let port = entry.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0)) {
+            return Err(NetworkError::Bootstrap(CleanText::limited(entry, 80)));
+        }
+    }
+    let agent = &identity.agent;
+    if agent.len() > AGENT_MAX || !agent.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Err(NetworkError::Agent(CleanText::limited(agent, 80)));
+    }
+    Ok(())
+}
+
+/// Writes changed addresses to the peers file now and then, and at shutdown.
+async fn keep_addresses(context: Arc<Context>) {
+    let Some(file) = context.options.peers_file.clone() else { return };
+    let mut ticks = interval_at(Instant::now() + SAVE_INTERVAL, SAVE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        let last = tokio::select! {
+            () = context.stop.cancelled() => true,
+            _ = ticks.tick() => false,
+        };
+        if let Some(addresses) = context.book.unsaved() {
+            let target = file.clone();
+            let saved = tokio::task::spawn_blocking(move || discovery::save(&target, &addresses)).await;
+            match saved {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(file = %file.display(), %error, "the peers file was not written");
+                }
+                Err(error) => tracing::warn!(%error, "writing the peers file failed"),
+            }
+        }
+        if last {
+            return;
+        }
+    }
+}

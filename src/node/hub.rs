@@ -72,6 +72,8 @@ pub struct Identity {
 pub struct Fate {
     /// When it became so here.
     pub now: Now,
+    /// With a block, the time since the first freeze seen here; `None` for one caught up.
+    pub pause_us: Option<u64>,
     /// What it is.
     pub kind: FateKind,
 }
@@ -353,6 +355,8 @@ impl Hub {
                     self.observe_block(now, block, qc);
                 }
                 Output::Accepted { txid, size, fee, .. } => {
+                    // For whoever did not tell when it arrived.
+                    self.metrics.transaction_seen(*txid, now.monotonic_us);
                     let size = u32::try_from(*size).unwrap_or(u32::MAX);
                     let kind = EventKind::PoolAdded { txid: *txid, size, fee: fee.units() };
                     self.publish(now.wall_ms, kind);
@@ -446,7 +450,7 @@ impl Hub {
                 pause_ms: pause_us.map_or(0.0, |pause_us| pause_us as f64 / 1000.0),
             },
         );
-        self.send_fate(now, FateKind::Block { block: Arc::clone(block) });
+        self.send_fate_of_block(now, pause_us, FateKind::Block { block: Arc::clone(block) });
         self.changed.notify_one();
     }
 
@@ -544,8 +548,12 @@ impl Hub {
     }
 
     fn send_fate(&self, now: Now, kind: FateKind) {
+        self.send_fate_of_block(now, None, kind);
+    }
+
+    fn send_fate_of_block(&self, now: Now, pause_us: Option<u64>, kind: FateKind) {
         if self.fates.receiver_count() > 0 {
-            let _unheard = self.fates.send(Arc::new(Fate { now, kind }));
+            let _unheard = self.fates.send(Arc::new(Fate { now, pause_us, kind }));
         }
     }
 

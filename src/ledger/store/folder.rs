@@ -1,0 +1,127 @@
+//! The folder around the database: its marker, its stray files, and what its faults are called.
+//!
+//! The marker is written once, after the database was founded and synced. A folder with a marker whose
+//! database is empty has lost its data, which sled itself would not notice.
+
+use crate::ledger::store::records::FORMAT;
+use crate::primitives::hash::ChainId;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Name of the marker beside the database.
+pub const MARKER: &str = "CHAIN";
+/// First line of the marker.
+const MARKER_HEAD: &str = "timecoin masternode database";
+
+/// What went wrong with the database, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The data belongs elsewhere: a fault of the configuration.
+    #[error(
+        "{}: this database is of chain {found}, the genesis is of {expected}: use the genesis.toml it was \
+         made with, or another data directory", file.display()
+    )]
+    WrongChain { file: PathBuf, found: ChainId, expected: ChainId },
+    /// Written by another version.
+    #[error(
+        "{}: database format {found}, this program reads {FORMAT}: use the program version that wrote it, or \
+         move the folder away and synchronise again", file.display()
+    )]
+    WrongFormat { file: PathBuf, found: String },
+    /// A block that cannot follow what is stored: a fault of the caller.
+    #[error("block {height} does not follow the stored height {stored}: {reason}")]
+    NotNext { height: u64, stored: u64, reason: String },
+    /// Another process holds it.
+    #[error("{}: in use by another process: stop that one, or use another data directory", file.display())]
+    InUse { file: PathBuf },
+    /// The system refuses; may pass.
+    #[error("{}: {reason}: check free space and permissions, then start again", file.display())]
+    Unavailable { file: PathBuf, reason: String },
+    /// The data is damaged.
+    #[error(
+        "{}: damaged: {reason}: restore a backup, or move the folder away and synchronise again; leave keys, \
+         journal and sign_floor in place", file.display()
+    )]
+    Corrupt { file: PathBuf, reason: String },
+}
+
+impl StoreError {
+    /// Whether the data is damaged, so that nothing read from it may be used.
+    #[must_use]
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
+    }
+
+    /// Damage of `file`.
+    pub fn corrupt(file: &Path, reason: impl Into<String>) -> Self {
+        Self::Corrupt { file: file.to_owned(), reason: reason.into() }
+    }
+
+    /// A fault of the file system under `file`.
+    pub fn io(file: &Path, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Self::corrupt(file, error.to_string())
+            }
+            _ => Self::Unavailable { file: file.to_owned(), reason: error.to_string() },
+        }
+    }
+}
+
+/// Whether the folder holds a marker, which then has to be of this format and chain.
+pub fn read_marker(dir: &Path, chain: ChainId) -> Result<bool, StoreError> {
+    let file = dir.join(MARKER);
+    let text = match std::fs::read(&file) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(StoreError::io(&file, &error)),
+    };
+    let mut lines = text.lines();
+    let (head, format, found) = (lines.next(), lines.next(), lines.next());
+    let format = format.and_then(|line| line.strip_prefix("format "));
+    let found = found.and_then(|line| line.strip_prefix("chain ")).and_then(|id| id.parse().ok());
+    let (Some(MARKER_HEAD), Some(format), Some(found)) = (head, format, found) else {
+        return Err(StoreError::corrupt(&file, "not a database marker"));
+    };
+    if format != FORMAT.to_string() {
+        let found = format.chars().take(20).collect();
+        return Err(StoreError::WrongFormat { file, found });
+    }
+    if found == chain { Ok(true) } else { Err(StoreError::WrongChain { file, found, expected: chain }) }
+}
+
+/// Writes the marker durably: whole or not at all.
+pub fn write_marker(dir: &Path, chain: ChainId) -> Result<(), StoreError> {
+    let write = || {
+        let temporary = dir.join("CHAIN.new");
+        let mut file = File::create(&temporary)?;
+        write!(file, "{MARKER_HEAD}\nformat {FORMAT}\nchain {chain}\n")?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, dir.join(MARKER))?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(|error| StoreError::io(dir, &error))
+}
+
+/// Syncs the folder itself, so that new files in it survive a power loss.
+pub fn sync_folder(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir).and_then(|folder| folder.sync_all()).map_err(|error| StoreError::io(dir, &error))
+}
+
+/// Syncs values that sled put into files of their own. Chunks are sized so that there are none; this
+/// keeps power safety if that ever fails. Cost: reading an empty folder.
+pub fn sync_blobs(dir: &Path) -> io::Result<()> {
+    let folder = dir.join("blobs");
+    let mut any = false;
+    for entry in std::fs::read_dir(&folder)? {
+        any = true;
+        match File::open(entry?.path()) {
+            Ok(file) => file.sync_data()?,
+            // Sled removes files whose value was overwritten.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if any { File::open(&folder)?.sync_all() } else { Ok(()) }
+}

@@ -1,0 +1,136 @@
+//! What the store keeps under which key, as bytes; nothing here touches a disk.
+//!
+//! Everything of a block is one of four byte streams, cut into chunks of [`CHUNK_BYTES`]: small enough
+//! that a full database leaf stays below the size from which sled writes separate files, which it
+//! never syncs. Every chunk and the tip carry a checksum over key and value, because sled's own
+//! checks miss some damage and swapped values altogether.
+
+use crate::primitives::amount::Amount;
+use crate::primitives::block::Header;
+use crate::primitives::certificate::Qc;
+use crate::primitives::encoding::{Decode, Encode};
+use crate::primitives::hash::{BlockId, Hash, KeyHash, Txid};
+use crate::primitives::transaction::{OutPoint, Utxo};
+
+/// Version of everything in this file. A change of layout needs a new number.
+pub const FORMAT: u32 = 1;
+
+/// Payload of a chunk. A leaf of sled 0.34 holds up to 20 items before it splits, and 20 of these stay
+/// below the 128 KiB from which it would spill into a separate file.
+pub const CHUNK_BYTES: usize = 5 << 10;
+
+/// Bytes of a checksum: damage, not forgery, is what it is against.
+const CHECKSUM_BYTES: usize = 16;
+
+/// The byte streams of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// The encoded [`BlockRecord`].
+    Record = 0,
+    /// Transaction ids, 32 bytes each, ascending.
+    Ids = 1,
+    /// End of each transaction in the bodies, 4 bytes little-endian each.
+    Ends = 2,
+    /// Encoded transactions one after the other.
+    Bodies = 3,
+}
+
+/// What is kept of a block besides its transactions.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct BlockRecord {
+    /// Its header.
+    pub header: Header,
+    /// The certificate in it.
+    pub last_commit: Option<Qc>,
+    /// Its own certificate; `None` for genesis.
+    pub commit: Option<Qc>,
+    /// Transactions in all blocks up to this one.
+    pub transactions: u64,
+}
+
+/// The last block, rewritten with each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TipRecord {
+    /// Its height.
+    pub height: u64,
+    /// Its id.
+    pub block: BlockId,
+}
+
+/// Key of a chunk: height, stream, number, each big-endian so that they sort.
+pub fn chunk_key(height: u64, stream: Stream, number: u32) -> [u8; 13] {
+    let mut key = [0; 13];
+    let parts = height.to_be_bytes().into_iter().chain([stream as u8]).chain(number.to_be_bytes());
+    key.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+    key
+}
+
+/// `value` with the checksum over `key` and itself.
+pub fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(value.len() + CHECKSUM_BYTES);
+    sealed.extend_from_slice(value);
+    sealed.extend_from_slice(&checksum(key, value));
+    sealed
+}
+
+/// The value in `sealed`; `None` when the checksum does not fit.
+pub fn unseal<'a>(key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
+    let (value, sum) = sealed.split_last_chunk::<CHECKSUM_BYTES>()?;
+    (*sum == checksum(key, value)).then_some(value)
+}
+
+fn checksum(key: &[u8], value: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(key.len() as u64).to_le_bytes()).update(key).update(value);
+    let mut sum = [0; CHECKSUM_BYTES];
+    hasher.finalize_xof().fill(&mut sum);
+    sum
+}
+
+/// Key of an unspent output.
+pub fn outpoint_key(outpoint: &OutPoint) -> [u8; 36] {
+    let mut key = [0; 36];
+    let parts = outpoint.txid.bytes().iter().copied().chain(outpoint.index.to_be_bytes());
+    key.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+    key
+}
+
+/// An unspent output under its key. Without a checksum: the set hash covers all of them.
+pub fn utxo_value(utxo: &Utxo) -> [u8; 48] {
+    let mut value = [0; 48];
+    let parts = utxo.value.units().to_le_bytes().into_iter();
+    let parts = parts.chain(*utxo.key_hash.bytes()).chain(utxo.height.to_le_bytes());
+    value.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+    value
+}
+
+/// The outpoint of a key; `None` for other bytes.
+pub fn parse_outpoint(key: &[u8]) -> Option<OutPoint> {
+    let (txid, index) = key.split_first_chunk::<32>()?;
+    Some(OutPoint { txid: Txid(Hash(*txid)), index: u32::from_be_bytes(index.try_into().ok()?) })
+}
+
+/// The output of a value; `None` for other bytes.
+pub fn parse_utxo(value: &[u8]) -> Option<Utxo> {
+    let (units, rest) = value.split_first_chunk::<8>()?;
+    let (key_hash, height) = rest.split_first_chunk::<32>()?;
+    Some(Utxo {
+        value: Amount::from_units(u64::from_le_bytes(*units))?,
+        key_hash: KeyHash(Hash(*key_hash)),
+        height: u64::from_le_bytes(height.try_into().ok()?),
+    })
+}
+
+/// Where a transaction is: height and index in the block.
+pub fn place_value(height: u64, index: u32) -> [u8; 12] {
+    let mut value = [0; 12];
+    let parts = height.to_be_bytes().into_iter().chain(index.to_be_bytes());
+    value.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+    value
+}
+
+/// Height and index of a place; `None` for other bytes.
+pub fn parse_place(value: &[u8]) -> Option<(u64, u32)> {
+    let (height, index) = value.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*height), u32::from_be_bytes(index.try_into().ok()?)))
+}

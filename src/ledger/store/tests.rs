@@ -1,0 +1,345 @@
+//! What must hold of the database: durability across reopening, all or nothing, and an error naming
+//! file and remedy for everything that is wrong with the folder.
+
+use super::*;
+use crate::ledger::tests::{commit_of, extend, funds, genesis_with, key, next_block, pay, sealed, units};
+use crate::primitives::transaction::{SealedTransaction, SharedTransaction};
+use std::sync::Arc;
+
+const OPTIONS: StoreOptions = StoreOptions { cache_bytes: 4 << 20 };
+
+fn open(dir: &Path, genesis: &Genesis) -> Result<Store, StoreError> {
+    Store::open(dir, genesis, OPTIONS)
+}
+
+/// Applies a block of `transactions` to the ledger and returns what the store has to commit.
+fn write_of(ledger: &Ledger, transactions: Vec<SharedTransaction>) -> BlockWrite {
+    let (block, qc, diff) = extend(ledger, transactions);
+    BlockWrite { block: Arc::new(block), qc, diff: Arc::new(diff) }
+}
+
+/// A store with blocks 1 to `count`, each spending one fund.
+fn filled(dir: &Path, genesis: &Genesis, count: usize) -> (Ledger, Vec<BlockWrite>) {
+    let store = open(dir, genesis).unwrap();
+    let ledger = store.load().unwrap();
+    let writes: Vec<BlockWrite> = funds(genesis)
+        .iter()
+        .take(count)
+        .map(|fund| write_of(&ledger, vec![sealed(fund, 5000, 0)]))
+        .collect();
+    writes.iter().for_each(|write| store.commit(write).unwrap());
+    (ledger, writes)
+}
+
+fn same_state(left: &Ledger, right: &Ledger) {
+    let (left_tip, right_tip) = (left.tip(), right.tip());
+    assert_eq!(left_tip.header, right_tip.header);
+    assert_eq!(left_tip.commit, right_tip.commit);
+    assert_eq!(left_tip.transactions, right_tip.transactions);
+    assert_eq!(left.recount().unwrap(), right.recount().unwrap());
+}
+
+#[test]
+fn a_new_database_holds_the_genesis_state() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(3));
+    let store = open(dir.path(), &genesis).unwrap();
+    same_state(&store.load().unwrap(), &Ledger::in_memory(&genesis));
+    assert_eq!(store.height(), 0);
+    assert_eq!(store.header(0).unwrap().unwrap(), genesis.state().header);
+    assert_eq!(store.outline(0).unwrap(), None);
+    assert_eq!(store.header(1).unwrap(), None);
+}
+
+#[test]
+fn everything_is_there_after_reopening() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(5));
+    let (ledger, writes) = filled(dir.path(), &genesis, 5);
+    let store = open(dir.path(), &genesis).unwrap();
+    assert_eq!(store.height(), 5);
+    same_state(&store.load().unwrap(), &ledger);
+    for write in &writes {
+        let height = write.diff.header.height;
+        assert_eq!(store.outline(height).unwrap(), Some((write.block.outline(), write.qc.clone())));
+        let transaction = &write.block.transactions[0];
+        let found = store.transaction(&transaction.id()).unwrap();
+        assert_eq!(found, Some((height, transaction.body().clone())));
+    }
+    assert_eq!(store.transaction(&Txid::default()).unwrap(), None);
+    assert_eq!(store.outline(6).unwrap(), None);
+    // And it goes on from there.
+    let loaded = store.load().unwrap();
+    let write = write_of(&loaded, vec![]);
+    store.commit(&write).unwrap();
+    assert_eq!(store.height(), 6);
+}
+
+/// A genesis whose block of large transactions fills many chunks.
+fn large_block(genesis: &Genesis) -> (Ledger, BlockWrite) {
+    let ledger = Ledger::in_memory(genesis);
+    let transactions = funds(genesis)
+        .into_iter()
+        .zip(1u64..)
+        .map(|((outpoint, utxo), n)| {
+            let mut body = pay(outpoint, utxo.value, 100_000, 0);
+            let output = crate::primitives::transaction::TxOutput {
+                value: units(1000),
+                key_hash: key(7).public().key_hash(),
+            };
+            body.outputs[0].value = units(body.outputs[0].value.units() - 1_000_000);
+            // Sizes differ, so that chunk and transaction bounds fall everywhere.
+            body.outputs.extend(std::iter::repeat_n(output, usize::try_from(n * 7 % 900).unwrap()));
+            SealedTransaction::new(body)
+        })
+        .collect();
+    let write = write_of(&ledger, transactions);
+    (ledger, write)
+}
+
+#[test]
+fn bodies_come_back_in_order_from_any_index_within_the_bound() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(200));
+    let (ledger, write) = large_block(&genesis);
+    let store = open(dir.path(), &genesis).unwrap();
+    store.commit(&write).unwrap();
+    same_state(&store.load().unwrap(), &ledger);
+    let all: Vec<_> = write.block.transactions.iter().map(|transaction| transaction.body().clone()).collect();
+    assert!(write.diff.header.body_bytes > 1 << 20, "many chunks are exercised");
+    assert_eq!(store.bodies(1, 0, u64::MAX).unwrap(), all);
+    for from in [1u32, 17, 199] {
+        assert_eq!(store.bodies(1, from, u64::MAX).unwrap(), all[from as usize..]);
+    }
+    assert_eq!(store.bodies(1, 200, u64::MAX).unwrap(), []);
+    assert_eq!(store.bodies(2, 0, u64::MAX).unwrap(), []);
+    assert_eq!(store.bodies(1, 5, 0).unwrap(), all[5..6], "one at least");
+    let mut from = 0;
+    while from < all.len() {
+        let part = store.bodies(1, u32::try_from(from).unwrap(), 100_000).unwrap();
+        let bytes: usize = part.iter().map(|body| encode(body).len()).sum();
+        assert!(!part.is_empty() && bytes <= 100_000);
+        assert_eq!(part, all[from..from + part.len()]);
+        from += part.len();
+    }
+    assert!(
+        std::fs::read_dir(dir.path().join("blobs")).unwrap().next().is_none(),
+        "nothing spilled into files"
+    );
+}
+
+#[test]
+fn storing_a_block_again_changes_nothing() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(3));
+    let (ledger, writes) = filled(dir.path(), &genesis, 3);
+    let store = open(dir.path(), &genesis).unwrap();
+    writes.iter().for_each(|write| store.commit(write).unwrap());
+    assert_eq!(store.height(), 3);
+    same_state(&store.load().unwrap(), &ledger);
+}
+
+#[test]
+fn a_block_that_does_not_follow_is_refused() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(3));
+    let (ledger, _) = filled(dir.path(), &genesis, 1);
+    let store = open(dir.path(), &genesis).unwrap();
+    let other = Ledger::in_memory(&genesis);
+    let rival = write_of(&other, vec![sealed(&funds(&genesis)[2], 9000, 0)]);
+    assert!(store.commit(&rival).unwrap_err().to_string().contains("another block"));
+    let _next = write_of(&ledger, vec![]);
+    let after = write_of(&ledger, vec![]);
+    assert!(store.commit(&after).unwrap_err().to_string().contains("blocks between are missing"));
+    assert_eq!(store.height(), 1);
+}
+
+#[test]
+fn another_genesis_is_refused_and_the_data_left_alone() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(3));
+    let (ledger, _) = filled(dir.path(), &genesis, 2);
+    let error = open(dir.path(), &genesis_with(4)).unwrap_err();
+    assert!(
+        matches!(&error, StoreError::WrongChain { expected, .. } if *expected == genesis_with(4).chain_id())
+    );
+    assert!(error.to_string().contains("another data directory"));
+    // Also when only the database itself knows the chain.
+    std::fs::remove_file(dir.path().join("CHAIN")).unwrap();
+    let error = open(dir.path(), &genesis_with(4)).unwrap_err();
+    assert!(matches!(error, StoreError::WrongChain { .. }), "{error}");
+    same_state(&open(dir.path(), &genesis).unwrap().load().unwrap(), &ledger);
+}
+
+#[test]
+fn two_openings_at_once_are_refused() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(1));
+    let _first = open(dir.path(), &genesis).unwrap();
+    assert!(matches!(open(dir.path(), &genesis), Err(StoreError::InUse { .. })));
+}
+
+#[test]
+fn a_lost_database_is_not_taken_for_a_new_one() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(2));
+    filled(dir.path(), &genesis, 2);
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() && path.file_name().unwrap() != "CHAIN" {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let error = open(dir.path(), &genesis).unwrap_err();
+    assert!(error.is_corrupt() && error.to_string().contains("missing beside its marker"), "{error}");
+    // An empty file in its place is no better.
+    std::fs::write(dir.path().join("db"), []).unwrap();
+    let error = open(dir.path(), &genesis).unwrap_err();
+    assert!(error.is_corrupt(), "{error}");
+}
+
+#[test]
+fn a_garbled_marker_names_its_file() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(1));
+    drop(open(dir.path(), &genesis).unwrap());
+    let marker = dir.path().join("CHAIN");
+    std::fs::write(&marker, "\u{1b}[2J").unwrap();
+    let error = open(dir.path(), &genesis).unwrap_err();
+    assert!(error.is_corrupt() && error.to_string().contains("CHAIN"), "{error}");
+    let text = format!("timecoin masternode database\nformat 9\nchain {}\n", genesis.chain_id());
+    std::fs::write(&marker, text).unwrap();
+    assert!(matches!(open(dir.path(), &genesis), Err(StoreError::WrongFormat { .. })));
+}
+
+/// Opens and loads a damaged copy: a state that really existed, or an error with file and remedy; never
+/// a panic, never an empty chain.
+fn judge_damage(dir: &Path, genesis: &Genesis, ids: &[crate::primitives::hash::BlockId]) -> bool {
+    match open(dir, genesis).and_then(|store| store.load()) {
+        Ok(ledger) => {
+            ledger.recount().unwrap();
+            assert!(ids.contains(&ledger.tip().block), "a state that never was");
+            false
+        }
+        Err(error) => {
+            let text = error.to_string();
+            assert!(text.contains(dir.to_str().unwrap()), "{text}");
+            assert!(text.contains("restore a backup") || text.contains("check free space"), "{text}");
+            true
+        }
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &target)
+        } else {
+            std::fs::copy(&path, &target).map(|_| ()).unwrap()
+        }
+    }
+}
+
+#[test]
+fn flipped_bits_and_truncation_end_in_an_error_or_a_true_state() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(40));
+    let (_, writes) = filled(dir.path(), &genesis, 20);
+    let mut ids: Vec<_> = writes.iter().map(|write| write.diff.block).collect();
+    ids.push(genesis.state().block);
+    let length = std::fs::metadata(dir.path().join("db")).unwrap().len();
+    let mut refused = 0;
+    for trial in 0..24u64 {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(dir.path(), copy.path());
+        let file = copy.path().join("db");
+        let mut bytes = std::fs::read(&file).unwrap();
+        // Where data is: the file is allocated in segments, most of them empty in a small database.
+        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+        let at = usize::try_from(used * (2 * trial + 1) / 48).unwrap();
+        if trial % 3 == 0 {
+            bytes.truncate(at);
+        } else {
+            bytes[at] ^= 1 << (trial % 8);
+        }
+        assert!(bytes.len() as u64 <= length);
+        std::fs::write(&file, bytes).unwrap();
+        refused += u32::from(judge_damage(copy.path(), &genesis, &ids));
+    }
+    assert!(refused > 0, "some of the damage is noticed");
+}
+
+#[test]
+fn a_changed_output_is_noticed_although_the_database_is_intact() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(2));
+    {
+        let store = open(dir.path(), &genesis).unwrap();
+        let (outpoint, mut utxo) = funds(&genesis)[0];
+        utxo.value = units(5);
+        let mut batches = Batches::default();
+        batches.utxos.insert(outpoint_key(&outpoint).as_slice(), utxo_value(&utxo).as_slice());
+        store.write(&batches).unwrap();
+    }
+    let error = open(dir.path(), &genesis).unwrap().load().unwrap_err();
+    assert!(error.is_corrupt() && error.to_string().contains("state hash"), "{error}");
+}
+
+#[test]
+fn a_damaged_chunk_is_noticed_by_its_checksum() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(2));
+    filled(dir.path(), &genesis, 2);
+    let store = open(dir.path(), &genesis).unwrap();
+    let key = chunk_key(1, Stream::Bodies, 0);
+    // The chunk of another block under this key: a valid checksum in the wrong place.
+    let trees = store.trees.as_ref().unwrap();
+    let other = trees.chunks.get(chunk_key(2, Stream::Bodies, 0)).unwrap().unwrap();
+    trees.chunks.insert(key, other).unwrap();
+    let error = store.bodies(1, 0, u64::MAX).unwrap_err();
+    assert!(error.is_corrupt() && error.to_string().contains("block 1"), "{error}");
+}
+
+#[test]
+fn a_write_that_never_finished_leaves_the_state_before_it() {
+    // The files as they are after the flush of block 2 and in the middle of writing block 3: a copy taken
+    // while the store is open, cut at every length between the two.
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(3));
+    let store = open(dir.path(), &genesis).unwrap();
+    let ledger = store.load().unwrap();
+    let snapshot = |store: &Store| {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(store.dir(), copy.path());
+        copy
+    };
+    for fund in &funds(&genesis)[..2] {
+        store.commit(&write_of(&ledger, vec![sealed(fund, 5000, 0)])).unwrap();
+    }
+    let before = snapshot(&store);
+    let second = ledger.tip().block;
+    store.commit(&write_of(&ledger, vec![sealed(&funds(&genesis)[2], 5000, 0)])).unwrap();
+    let after = snapshot(&store);
+    let third = ledger.tip().block;
+    let old = std::fs::read(before.path().join("db")).unwrap();
+    let new = std::fs::read(after.path().join("db")).unwrap();
+    let changed: Vec<usize> =
+        (0..new.len()).filter(|at| old.get(*at).copied().unwrap_or(0) != new[*at]).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    for part in 0..=8 {
+        let kept = changed.len() * part / 8;
+        let mut torn = old.clone();
+        torn.resize(new.len(), 0);
+        changed[..kept].iter().for_each(|at| torn[*at] = new[*at]);
+        let copy = snapshot(&store);
+        std::fs::write(copy.path().join("db"), torn).unwrap();
+        let reopened = open(copy.path(), &genesis).unwrap();
+        let tip = reopened.load().unwrap().tip().block;
+        assert!(tip == second || tip == third, "torn at {part}/8");
+        seen.insert(tip);
+    }
+    assert_eq!(seen.len(), 2, "both the state before and the one after were met");
+}
+
+#[test]
+fn a_failed_call_leaves_the_store_closed_for_good() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(1));
+    let store = open(dir.path(), &genesis).unwrap();
+    let error = store.call::<()>(|_| panic!("as sled does")).unwrap_err();
+    assert!(error.is_corrupt() && error.to_string().contains("as sled does"), "{error}");
+    assert!(store.load().unwrap_err().to_string().contains("given up"));
+    let (block, diff) = next_block(&Ledger::in_memory(&genesis), vec![]).unwrap();
+    let qc = commit_of(genesis.chain_id(), &block.header, &Ledger::in_memory(&genesis));
+    let write = BlockWrite { block: Arc::new(block), qc, diff: Arc::new(diff) };
+    assert!(store.commit(&write).is_err());
+}

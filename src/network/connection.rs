@@ -1,0 +1,266 @@
+//! Life of an accepted connection: its streams, its pings, its end.
+//!
+//! One supervisor a connection. It tells the node `Up` before the first message and `Down` after the
+//! last, and when a connection replaces another of the same peer, the old one's `Down` comes first.
+//! One writer and one reader task a stream; a reader waits for room in the node's event channel, which
+//! through flow control slows the sender of that class and no other. Messages are decoded and checked
+//! for their class here; what they mean is the node's business.
+
+use crate::network::NetworkEvent;
+use crate::network::context::{Context, wall_us};
+use crate::network::handshake::{self, CloseCode, Hello};
+use crate::network::peers::Peer;
+use crate::network::queue::Taken;
+use crate::network::router;
+use crate::network::wire::{ADDRESSES_MAX, Class, Control, FRAME_HEADER, FRAME_MAX, FrameError, FrameReader};
+use crate::primitives::encoding::decode;
+use crate::primitives::message::Message;
+use bytes::Bytes;
+use quinn::{ReadError, RecvStream, SendStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::task::TaskTracker;
+
+/// A peer whose transport answers but whose program does not is given up after this, or after four
+/// pings if that is longer.
+const PONG_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Starts the life of a connection the registry has admitted. `replaced` is the one it replaces,
+/// `reply` the answer still owed to a dialler.
+pub fn start(
+    context: &Arc<Context>,
+    peer: Arc<Peer>,
+    replaced: Option<Arc<Peer>>,
+    reply: Option<(SendStream, Hello)>,
+) {
+    let context_of_task = Arc::clone(context);
+    context.tasks.spawn(supervise(context_of_task, peer, replaced, reply));
+}
+
+async fn supervise(
+    context: Arc<Context>,
+    peer: Arc<Peer>,
+    replaced: Option<Arc<Peer>>,
+    reply: Option<(SendStream, Hello)>,
+) {
+    let tasks = TaskTracker::new();
+    tasks.close();
+    if let Some((mut stream, hello)) = reply {
+        tasks.spawn(async move {
+            // A failure here is a lost connection, noticed below.
+            if handshake::send(&mut stream, &hello).await.is_ok() {
+                let _ = stream.finish();
+            }
+        });
+    }
+    if let Some(old) = replaced {
+        old.close(CloseCode::Replaced, "replaced by a newer connection of the same peer");
+        old.gone.cancelled().await;
+    }
+    if let Some(room) = context.room().await {
+        room.send(NetworkEvent::Up {
+            peer: peer.id,
+            vote_key: peer.vote_key,
+            address: peer.address,
+            inbound: peer.inbound,
+            name: peer.name.clone(),
+            agent: peer.agent.clone(),
+            height: peer.height.load(Relaxed),
+        });
+    }
+    for class in Class::ALL {
+        tasks.spawn(write(Arc::clone(&context), Arc::clone(&peer), class));
+    }
+    tasks.spawn(accept_streams(Arc::clone(&context), Arc::clone(&peer), tasks.clone()));
+    tasks.spawn(ping(Arc::clone(&context), Arc::clone(&peer)));
+    if peer.inbound {
+        context.book.hear(&[peer.listen], peer.address.ip());
+    }
+    introduce(&context, &peer);
+
+    let error = peer.connection.closed().await;
+    peer.ended.cancel();
+    tasks.wait().await;
+    let down = NetworkEvent::Down { peer: peer.id, address: peer.address, reason: peer.end_reason(&error) };
+    let room = context.room().await;
+    // Told under the registry's guard: nobody can admit the next connection before the node knows.
+    context.registry.remove(&peer, || {
+        if let Some(room) = room {
+            room.send(down);
+        }
+    });
+    peer.gone.cancel();
+    context.book.changed();
+}
+
+/// Tells the peer of other nodes, and the others of the peer, so that a mesh forms within a round trip.
+fn introduce(context: &Context, peer: &Arc<Peer>) {
+    let mut addresses = Vec::new();
+    context.registry.for_each(|other| {
+        if other.id != peer.id && addresses.len() < ADDRESSES_MAX {
+            addresses.push(other.listen);
+        }
+    });
+    for address in context.book.reached(ADDRESSES_MAX) {
+        if addresses.len() < ADDRESSES_MAX && !addresses.contains(&address) && address != peer.listen {
+            addresses.push(address);
+        }
+    }
+    if !addresses.is_empty() {
+        router::control(context, peer, &Control::Peers(addresses));
+    }
+    let news = Control::Peers(vec![peer.listen]);
+    for other in context.registry.all() {
+        if other.id != peer.id {
+            router::control(context, &other, &news);
+        }
+    }
+}
+
+/// Writes what waits in one class, in order, as soon as it may leave.
+async fn write(context: Arc<Context>, peer: Arc<Peer>, class: Class) {
+    let Ok(mut stream) = peer.connection.open_uni().await else { return };
+    let _ = stream.set_priority(class.priority());
+    let queue = peer.queue(class);
+    if stream.write_chunk(Bytes::copy_from_slice(&[class.byte()])).await.is_err() {
+        return;
+    }
+    loop {
+        match queue.take(Instant::now()) {
+            Taken::Batch(mut buffers) => {
+                let bytes: usize = buffers.iter().map(Bytes::len).sum();
+                if stream.write_all_chunks(&mut buffers).await.is_err() {
+                    return;
+                }
+                let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+                peer.bytes_out.fetch_add(bytes, Relaxed);
+                context.traffic.bytes_out.fetch_add(bytes, Relaxed);
+            }
+            Taken::NotBefore(due) => tokio::select! {
+                () = peer.ended.cancelled() => return,
+                () = sleep_until(due) => {}
+            },
+            Taken::Nothing => tokio::select! {
+                () = peer.ended.cancelled() => return,
+                () = queue.arrived() => {}
+            },
+        }
+    }
+}
+
+/// Takes the peer's streams, one a class; the transport allows no more.
+async fn accept_streams(context: Arc<Context>, peer: Arc<Peer>, tasks: TaskTracker) {
+    let seen = Arc::new(AtomicU8::new(0));
+    while let Ok(stream) = peer.connection.accept_uni().await {
+        tasks.spawn(read(Arc::clone(&context), Arc::clone(&peer), Arc::clone(&seen), stream));
+    }
+}
+
+/// Reads one stream to the end of the connection.
+async fn read(context: Arc<Context>, peer: Arc<Peer>, seen: Arc<AtomicU8>, stream: RecvStream) {
+    let mut reader = FrameReader::new(stream, FRAME_MAX);
+    let fault = match reader.first_byte().await {
+        Ok(Some(byte)) => match Class::from_byte(byte) {
+            Some(class) if seen.fetch_or(1 << byte, Relaxed) & (1 << byte) == 0 => {
+                match read_class(&context, &peer, class, &mut reader).await {
+                    Ok(()) => return,
+                    Err(fault) => format!("bad frame in {}: {fault}", class.name()),
+                }
+            }
+            Some(class) => format!("bad frame: a second stream of {}", class.name()),
+            None => format!("bad frame: a stream of unknown class {byte}"),
+        },
+        Ok(None) => "bad frame: a stream without a class".to_owned(),
+        Err(FrameError::Lost(ReadError::ConnectionLost(_))) => return,
+        Err(error) => format!("bad frame: {error}"),
+    };
+    peer.close(CloseCode::BadFrame, &fault);
+}
+
+/// Reads the frames of a class; returns what is wrong with them, or nothing when the connection ended
+/// or the network shuts down.
+async fn read_class(
+    context: &Context,
+    peer: &Arc<Peer>,
+    class: Class,
+    reader: &mut FrameReader,
+) -> Result<(), String> {
+    loop {
+        let payload = match reader.next().await {
+            Ok(Some(payload)) => payload,
+            Ok(None) => return Err("the stream ended before the connection".to_owned()),
+            Err(FrameError::Lost(ReadError::ConnectionLost(_))) => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        };
+        let bytes = u64::try_from(FRAME_HEADER + payload.len()).unwrap_or(u64::MAX);
+        peer.bytes_in.fetch_add(bytes, Relaxed);
+        context.traffic.bytes_in.fetch_add(bytes, Relaxed);
+        if class == Class::Control {
+            let control = decode::<Control, FRAME_MAX>(&payload).map_err(|error| error.to_string())?;
+            on_control(context, peer, control)?;
+            continue;
+        }
+        let message = decode::<Message, FRAME_MAX>(&payload).map_err(|error| error.to_string())?;
+        if Class::of(&message) != class {
+            return Err(format!("{} does not belong here", message.name()));
+        }
+        // The frame's memory is not kept while the node is busy.
+        drop(payload);
+        match context.room().await {
+            Some(room) => room.send(NetworkEvent::Message { peer: peer.id, message }),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn on_control(context: &Context, peer: &Arc<Peer>, control: Control) -> Result<(), String> {
+    match control {
+        Control::Ping { number, height } => {
+            peer.height.store(height, Relaxed);
+            let own_height = context.height.load(Relaxed);
+            let pong = Control::Pong { number, height: own_height, wall_ms: wall_us() / 1000 };
+            router::control(context, peer, &pong);
+        }
+        Control::Pong { number, height, wall_ms } => {
+            peer.height.store(height, Relaxed);
+            if let Some(rtt) = peer.pings.lock().answered(number, Instant::now()) {
+                let rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+                // The pong was stamped half a round trip ago, in whole milliseconds.
+                let theirs = i128::from(wall_ms) * 1000 + 500 + i128::from(rtt_us / 2);
+                let offset = theirs - i128::from(wall_us());
+                peer.measured(rtt_us, i64::try_from(offset).unwrap_or(i64::MAX));
+            }
+        }
+        Control::Peers(addresses) if addresses.len() > ADDRESSES_MAX => {
+            return Err(format!("{} addresses where {ADDRESSES_MAX} are allowed", addresses.len()));
+        }
+        Control::Peers(addresses) => context.book.hear(&addresses, peer.address.ip()),
+    }
+    Ok(())
+}
+
+/// Pings at once and then at intervals, and gives up a peer that stops answering.
+async fn ping(context: Arc<Context>, peer: Arc<Peer>) {
+    let timeout = PONG_TIMEOUT.max(context.options.ping_interval.saturating_mul(4));
+    let mut ticks = interval(context.options.ping_interval.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            () = peer.ended.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let now = Instant::now();
+        let (number, silent) = {
+            let mut pings = peer.pings.lock();
+            (pings.sent(now), pings.silent(now))
+        };
+        if silent > timeout {
+            peer.close(CloseCode::NoPong, &format!("no pong for {} s", silent.as_secs()));
+            return;
+        }
+        let ping = Control::Ping { number, height: context.height.load(Relaxed) };
+        router::control(&context, &peer, &ping);
+    }
+}

@@ -1,0 +1,89 @@
+//! What every task of the network shares, and the clock they read.
+
+use crate::network::discovery::AddressBook;
+use crate::network::handshake::{Hello, PROTOCOL_VERSION, VoteCertificate};
+use crate::network::peers::{Registry, Traffic};
+use crate::network::{NetworkEvent, NetworkOptions};
+use crate::primitives::hash::ChainId;
+use crate::primitives::message::PeerId;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::Permit;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// State shared by the tasks of one network.
+pub struct Context {
+    pub own: PeerId,
+    pub chain: ChainId,
+    pub vote: Option<VoteCertificate>,
+    pub name: String,
+    pub agent: String,
+    /// Random number of this process.
+    pub instance: u64,
+    /// Where peers are told to find this node.
+    pub advertised: SocketAddr,
+    pub options: NetworkOptions,
+    pub endpoint: quinn::Endpoint,
+    pub client: quinn::ClientConfig,
+    pub registry: Registry,
+    pub book: AddressBook,
+    pub traffic: Traffic,
+    /// Height of the node's last decided block.
+    pub height: Arc<AtomicU64>,
+    pub events: mpsc::Sender<NetworkEvent>,
+    pub tasks: TaskTracker,
+    /// Cancelled when the network shuts down.
+    pub stop: CancellationToken,
+}
+
+impl Context {
+    /// What this node says of itself now.
+    #[must_use]
+    pub fn hello(&self) -> Hello {
+        Hello {
+            version: PROTOCOL_VERSION,
+            chain: self.chain,
+            instance: self.instance,
+            agent: self.agent.clone(),
+            name: self.name.clone(),
+            listen: self.advertised,
+            height: self.height.load(Relaxed),
+            wall_ms: wall_us() / 1000,
+            vote: self.vote.clone(),
+        }
+    }
+
+    /// Room for one event, waited for as long as the node is slow; `None` at shutdown.
+    pub async fn room(&self) -> Option<Permit<'_, NetworkEvent>> {
+        tokio::select! {
+            biased;
+            room = self.events.reserve() => room.ok(),
+            () = self.stop.cancelled() => None,
+        }
+    }
+
+    /// When a frame queued now may leave; `None` for at once.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        (!self.options.latency.is_zero()).then(|| Instant::now() + self.options.latency)
+    }
+}
+
+/// Microseconds since 1970 by the wall clock.
+#[must_use]
+pub fn wall_us() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// An address as people write it: IPv4 is IPv4 even when a dual-stack socket saw it as IPv6.
+#[must_use]
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

@@ -1,0 +1,234 @@
+//! Dialling: bootstrap peers for ever, addresses learned from peers while connections are wanted.
+//!
+//! Attempts at one address are spaced by an exponential, jittered backoff. A dial that finds its peer
+//! already connected ends before the hello; a node that finds itself stops trying.
+
+use crate::network::context::{Context, canonical};
+use crate::network::handshake::{self, CloseCode, HANDSHAKE_TIMEOUT, Refusal, close};
+use crate::network::peers::{DialPermit, Peer};
+use crate::network::tls::SERVER_NAME;
+use crate::network::{connection, listener};
+use crate::primitives::message::PeerId;
+use quinn::Connection;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// First pause after a failure.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// Longest pause between attempts.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Patience of a first attempt: a peer that is just starting is soon tried afresh.
+const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+/// Time for a name to resolve.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Addresses of one name that are tried in a row.
+const RESOLVED_MAX: usize = 8;
+/// How often learned addresses are looked through for one that is due.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Learned addresses dialled at once.
+const LEARNED_DIALS_MAX: usize = 16;
+
+/// How a dial ended.
+enum Dialled {
+    Connected(Arc<Peer>),
+    /// That peer is connected, or becoming so, another way.
+    Already(PeerId),
+    /// The address is this node's own.
+    Itself,
+    Failed(Refusal),
+}
+
+/// Pause before attempt `failures + 1`.
+#[must_use]
+pub fn backoff(failures: u32) -> Duration {
+    let pause = BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX);
+    pause.mul_f64(rand::random_range(0.75..1.25))
+}
+
+/// Keeps a connection to one bootstrap peer, `host:port`, until shutdown.
+pub async fn keep_bootstrap(context: Arc<Context>, entry: String) {
+    let mut failures = 0;
+    while !context.stop.is_cancelled() {
+        match dial_name(&context, &entry, failures).await {
+            Dialled::Connected(peer) => {
+                failures = 0;
+                wait(&context, peer.gone.cancelled()).await;
+            }
+            Dialled::Already(id) => {
+                failures = 0;
+                if let Some(peer) = context.registry.live(id) {
+                    wait(&context, peer.gone.cancelled()).await;
+                }
+            }
+            Dialled::Itself => {
+                tracing::debug!(%entry, "a bootstrap entry is this node itself");
+                return;
+            }
+            Dialled::Failed(refusal) => {
+                if failures == 0 {
+                    tracing::info!(%entry, reason = %refusal, "bootstrap peer not reached, trying on");
+                }
+                failures = failures.saturating_add(1);
+            }
+        }
+        wait(&context, sleep(backoff(failures))).await;
+    }
+}
+
+/// Waits for something or for shutdown.
+async fn wait(context: &Context, something: impl Future<Output = ()>) {
+    tokio::select! {
+        () = context.stop.cancelled() => {}
+        () = something => {}
+    }
+}
+
+/// Resolves a name, afresh at each try, and dials its addresses in turn.
+async fn dial_name(context: &Arc<Context>, entry: &str, failures: u32) -> Dialled {
+    let unresolved = |reason: &dyn std::fmt::Display| {
+        Dialled::Failed(Refusal {
+            code: None,
+            text: format!("`{entry}` cannot be resolved: {reason}").into(),
+        })
+    };
+    let looked_up = tokio::select! {
+        () = context.stop.cancelled() => return unresolved(&"shutting down"),
+        looked_up = timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(entry)) => looked_up,
+    };
+    let addresses: Vec<SocketAddr> = match looked_up {
+        Ok(Ok(addresses)) => addresses.take(RESOLVED_MAX).collect(),
+        Ok(Err(error)) => return unresolved(&error),
+        Err(_) => return unresolved(&"no answer"),
+    };
+    let mut outcome = unresolved(&"no addresses");
+    for address in addresses {
+        outcome = dial(context, address, failures).await;
+        if !matches!(outcome, Dialled::Failed(_)) {
+            break;
+        }
+    }
+    outcome
+}
+
+/// Dials addresses learned from peers while fewer connections are outbound than wanted.
+pub async fn dial_learned(context: Arc<Context>) {
+    loop {
+        tokio::select! {
+            () = context.stop.cancelled() => return,
+            () = context.book.wait_for_change() => {}
+            () = sleep(LOOK_INTERVAL) => {}
+        }
+        let (_, outbound) = context.registry.counts();
+        let wanted = context.options.outbound_target.saturating_sub(outbound).min(LEARNED_DIALS_MAX);
+        let mut connected = Vec::new();
+        context.registry.for_each(|peer| connected.push((peer.id, peer.listen)));
+        for (address, failures) in context.book.take_due(Instant::now(), wanted, &connected) {
+            context.tasks.spawn(dial_one_learned(Arc::clone(&context), address, failures));
+        }
+    }
+}
+
+async fn dial_one_learned(context: Arc<Context>, address: SocketAddr, failures: u32) {
+    match dial(&context, address, failures).await {
+        Dialled::Connected(peer) => context.book.succeeded(address, peer.id),
+        Dialled::Already(peer) => context.book.succeeded(address, peer),
+        Dialled::Itself => context.book.is_own(address),
+        Dialled::Failed(refusal) => {
+            tracing::debug!(%address, reason = %refusal, "peer not reached");
+            context.book.failed(address, Instant::now() + backoff(failures.saturating_add(1)));
+        }
+    }
+}
+
+/// One attempt at one address.
+async fn dial(context: &Arc<Context>, address: SocketAddr, failures: u32) -> Dialled {
+    let address = canonical(address);
+    let outcome = attempt(context, address, failures).await;
+    if let Dialled::Failed(refusal) = &outcome
+        && refusal.code.is_some_and(|code| code != CloseCode::HandshakeTimeout)
+    {
+        listener::report(context, address, refusal.clone()).await;
+    }
+    outcome
+}
+
+async fn attempt(context: &Arc<Context>, address: SocketAddr, failures: u32) -> Dialled {
+    let fail = |text: String| Dialled::Failed(Refusal { code: None, text: text.into() });
+    let Some(target) = reachable(context.endpoint.local_addr().ok(), address) else {
+        return fail(format!("{address} cannot be reached from a socket of the other ip version"));
+    };
+    let patience = FIRST_PATIENCE.saturating_mul(1 << failures.min(8)).min(HANDSHAKE_TIMEOUT);
+    let deadline = Instant::now() + patience;
+    let connecting = match context.endpoint.connect_with(context.client.clone(), target, SERVER_NAME) {
+        Ok(connecting) => connecting,
+        Err(error) => return fail(format!("{address} cannot be dialled: {error}")),
+    };
+    let connection = match timeout_at(deadline, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return Dialled::Failed(Refusal::of(&error)),
+        Err(_) => return fail(format!("no answer from {address} within {} s", patience.as_secs())),
+    };
+    let id = match handshake::identify(&connection, context.own) {
+        Ok(id) => id,
+        Err(refusal) => {
+            refusal.close(&connection);
+            let itself = refusal.code == Some(CloseCode::SelfConnection);
+            return if itself { Dialled::Itself } else { Dialled::Failed(refusal) };
+        }
+    };
+    let Some(permit) = context.registry.begin_dial(id) else {
+        close(&connection, CloseCode::Duplicate, "already connected");
+        return Dialled::Already(id);
+    };
+    let exchanged = timeout_at(deadline, exchange(context, &connection, &permit, address));
+    match exchanged.await.unwrap_or_else(|_| Err(unanswered())) {
+        Ok(peer) => Dialled::Connected(peer),
+        Err(refusal) => {
+            refusal.close(&connection);
+            match refusal.code {
+                Some(CloseCode::Duplicate) => Dialled::Already(id),
+                _ => Dialled::Failed(refusal),
+            }
+        }
+    }
+}
+
+/// Says hello, hears the answer and enters the connection; nothing is awaited after it is entered.
+async fn exchange(
+    context: &Arc<Context>,
+    connection: &Connection,
+    permit: &DialPermit<'_>,
+    address: SocketAddr,
+) -> Result<Arc<Peer>, Refusal> {
+    let (mut send, receive) = connection.open_bi().await.map_err(|error| Refusal::of(&error))?;
+    handshake::send(&mut send, &context.hello()).await?;
+    let hello = handshake::receive(receive).await?;
+    hello.check(context.chain, permit.peer())?;
+    let mut peer =
+        Peer::new(permit.peer(), &hello, connection.clone(), address, false, CancellationToken::new());
+    // The address that was just reached is better than any claim.
+    peer.listen = address;
+    let peer = Arc::new(peer);
+    let replaced = context.registry.admit_outbound(&peer);
+    context.book.reached_at(address, peer.id);
+    connection::start(context, Arc::clone(&peer), replaced, None);
+    Ok(peer)
+}
+
+fn unanswered() -> Refusal {
+    Refusal::new(CloseCode::HandshakeTimeout, "the handshake was not answered in time")
+}
+
+/// The address in the family of the local socket; `None` when that cannot be.
+fn reachable(local: Option<SocketAddr>, address: SocketAddr) -> Option<SocketAddr> {
+    match (local?.ip(), address.ip()) {
+        (IpAddr::V6(_), IpAddr::V4(ip)) => {
+            Some(SocketAddr::new(IpAddr::V6(ip.to_ipv6_mapped()), address.port()))
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) => None,
+        _ => Some(address),
+    }
+}

@@ -1,0 +1,436 @@
+//! The registry of connections: one live connection a peer, counted exactly.
+//!
+//! Invariants: a peer has at most one live connection and this node at most one dial to it past TLS;
+//! counts change only together with the map, under its guard; reading counts costs no lock. A dialler
+//! says hello only while it holds no connection to the peer, so most duplicates resolve themselves:
+//! only two hellos that cross need a rule, and both sides apply the same one, keeping the connection
+//! dialled by the smaller network key.
+
+use crate::network::handshake::{CloseCode, Hello, Refusal, close};
+use crate::network::queue::Queue;
+use crate::network::wire::Class;
+use crate::primitives::clean::CleanText;
+use crate::primitives::keys::PublicKey;
+use crate::primitives::message::PeerId;
+use bytes::Bytes;
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Waiting pings, pongs and addresses of a peer, in bytes.
+const CONTROL_QUEUE_MAX: usize = 64 << 10;
+/// Waiting votes of a peer: far more than an era's; a peer this far behind is better off
+/// reconnecting and catching up by status.
+const VOTES_QUEUE_MAX: usize = 2 << 20;
+/// Waiting transactions of a peer; what is dropped is pulled by whoever needs it.
+const TRANSACTIONS_QUEUE_MAX: usize = 2 << 20;
+/// Waiting bulky answers of a peer: two of the largest; what is dropped is asked for again.
+const BULK_QUEUE_MAX: usize = 8 << 20;
+
+/// Figures of all connections.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Bytes of frames received.
+    pub bytes_in: AtomicU64,
+    /// Bytes of frames handed to the transport.
+    pub bytes_out: AtomicU64,
+    /// Messages dropped because a queue was full or the message too large.
+    pub dropped: AtomicU64,
+}
+
+/// Figures of one peer as measured; values a console shows.
+#[derive(Clone, Debug)]
+pub struct PeerSnapshot {
+    /// Network key.
+    pub peer: PeerId,
+    /// Vote key it has proven to speak for.
+    pub vote_key: Option<PublicKey>,
+    /// Address of the other end.
+    pub address: SocketAddr,
+    /// Address it says it listens at.
+    pub listen: SocketAddr,
+    /// Whether the peer dialled.
+    pub inbound: bool,
+    pub name: CleanText,
+    pub agent: CleanText,
+    /// Height it last told.
+    pub height: u64,
+    /// Smoothed round trip of pings in microseconds; `None` before the first pong.
+    pub rtt_us: Option<u64>,
+    /// Its clock minus ours in milliseconds, smoothed.
+    pub clock_offset_ms: Option<i64>,
+    /// Bytes of frames, without what QUIC adds.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Messages dropped because the peer was slow.
+    pub dropped: u64,
+    /// Age of the connection.
+    pub age_ms: u64,
+}
+
+/// Pings on their way.
+#[derive(Debug, Default)]
+pub struct Pings {
+    next: u64,
+    sent: VecDeque<(u64, Instant)>,
+    /// First ping since the last pong.
+    silent_since: Option<Instant>,
+}
+
+impl Pings {
+    /// Most pings remembered; a round trip longer than this many intervals is not measured.
+    const REMEMBERED_MAX: usize = 16;
+
+    /// Number of the ping sent `now`.
+    pub fn sent(&mut self, now: Instant) -> u64 {
+        self.next += 1;
+        if self.sent.len() >= Self::REMEMBERED_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((self.next, now));
+        self.silent_since.get_or_insert(now);
+        self.next
+    }
+
+    /// Round trip of the ping answered `now`; `None` for a number not remembered.
+    pub fn answered(&mut self, number: u64, now: Instant) -> Option<Duration> {
+        let position = self.sent.iter().position(|(sent, _)| *sent == number)?;
+        self.silent_since = None;
+        self.sent.drain(..=position).next_back().map(|(_, at)| now.duration_since(at))
+    }
+
+    /// How long pings have gone unanswered.
+    #[must_use]
+    pub fn silent(&self, now: Instant) -> Duration {
+        self.silent_since.map_or(Duration::ZERO, |since| now.duration_since(since))
+    }
+}
+
+/// One accepted connection.
+pub struct Peer {
+    pub id: PeerId,
+    pub vote_key: Option<PublicKey>,
+    pub address: SocketAddr,
+    pub listen: SocketAddr,
+    pub inbound: bool,
+    pub name: CleanText,
+    pub agent: CleanText,
+    /// Process of the peer.
+    pub instance: u64,
+    pub connection: quinn::Connection,
+    /// Cancelled when the connection is lost: its tasks end.
+    pub ended: CancellationToken,
+    /// Cancelled when its tasks have ended and the node has been told.
+    pub gone: CancellationToken,
+    pub height: AtomicU64,
+    pub bytes_in: AtomicU64,
+    pub bytes_out: AtomicU64,
+    pub dropped: AtomicU64,
+    /// 0 until measured.
+    rtt_us: AtomicU64,
+    /// `i64::MIN` until measured.
+    offset_us: AtomicI64,
+    since: Instant,
+    pub pings: Mutex<Pings>,
+    closed_here: OnceLock<CleanText>,
+    queues: [Queue; 4],
+}
+
+impl Peer {
+    /// A peer that has passed the handshake on `connection`. `address` is the other end's.
+    #[must_use]
+    pub fn new(
+        id: PeerId,
+        hello: &Hello,
+        connection: quinn::Connection,
+        address: SocketAddr,
+        inbound: bool,
+        ended: CancellationToken,
+    ) -> Self {
+        let mut listen = hello.listen;
+        if listen.ip().is_unspecified() {
+            listen.set_ip(address.ip());
+        }
+        Self {
+            id,
+            vote_key: hello.vote.as_ref().map(|vote| vote.key),
+            address,
+            listen,
+            inbound,
+            name: hello.clean_name(),
+            agent: CleanText::new(&hello.agent),
+            instance: hello.instance,
+            connection,
+            ended,
+            gone: CancellationToken::new(),
+            height: AtomicU64::new(hello.height),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            rtt_us: AtomicU64::new(0),
+            offset_us: AtomicI64::new(i64::MIN),
+            since: Instant::now(),
+            pings: Mutex::default(),
+            closed_here: OnceLock::new(),
+            queues: [CONTROL_QUEUE_MAX, VOTES_QUEUE_MAX, TRANSACTIONS_QUEUE_MAX, BULK_QUEUE_MAX]
+                .map(Queue::new),
+        }
+    }
+
+    /// The queue of a class.
+    #[must_use]
+    pub fn queue(&self, class: Class) -> &Queue {
+        let [control, votes, transactions, bulk] = &self.queues;
+        match class {
+            Class::Control => control,
+            Class::Votes => votes,
+            Class::Transactions => transactions,
+            Class::Bulk => bulk,
+        }
+    }
+
+    /// Queues a frame. A peer that does not take its votes is disconnected: it reconnects and catches
+    /// up, while a gap in the middle of a stream of votes would go unnoticed.
+    pub fn push(&self, class: Class, frame: Bytes, due: Option<Instant>) -> bool {
+        let queued = self.queue(class).push(frame, due);
+        if !queued {
+            self.dropped.fetch_add(1, Relaxed);
+            if class == Class::Votes {
+                self.close(
+                    CloseCode::TooSlow,
+                    &format!("too slow: {VOTES_QUEUE_MAX} bytes of votes waiting"),
+                );
+            }
+        }
+        queued
+    }
+
+    /// Closes the connection; the first reason given counts.
+    pub fn close(&self, code: CloseCode, text: &str) {
+        if self.closed_here.set(CleanText::limited(text, CleanText::MAX_CHARS)).is_ok() {
+            close(&self.connection, code, text);
+        }
+    }
+
+    /// Why the connection ended, given what the transport says.
+    #[must_use]
+    pub fn end_reason(&self, error: &quinn::ConnectionError) -> CleanText {
+        match self.closed_here.get() {
+            Some(reason) => reason.clone(),
+            None => Refusal::of(error).text,
+        }
+    }
+
+    /// Takes a ping's result into the smoothed figures (weight 1/8, as RFC 6298 does).
+    pub fn measured(&self, rtt_us: u64, offset_us: i64) {
+        let rtt_us = rtt_us.max(1);
+        let before = self.rtt_us.load(Relaxed);
+        self.rtt_us.store(if before == 0 { rtt_us } else { (7 * before + rtt_us) / 8 }, Relaxed);
+        let before = self.offset_us.load(Relaxed);
+        let smooth = if before == i64::MIN {
+            offset_us
+        } else {
+            before.saturating_add(offset_us.saturating_sub(before) / 8)
+        };
+        self.offset_us.store(smooth, Relaxed);
+    }
+
+    /// The figures now.
+    #[must_use]
+    pub fn snapshot(&self) -> PeerSnapshot {
+        let offset_us = self.offset_us.load(Relaxed);
+        PeerSnapshot {
+            peer: self.id,
+            vote_key: self.vote_key,
+            address: self.address,
+            listen: self.listen,
+            inbound: self.inbound,
+            name: self.name.clone(),
+            agent: self.agent.clone(),
+            height: self.height.load(Relaxed),
+            rtt_us: Some(self.rtt_us.load(Relaxed)).filter(|rtt| *rtt > 0),
+            clock_offset_ms: Some(offset_us).filter(|us| *us != i64::MIN).map(|us| us / 1000),
+            bytes_in: self.bytes_in.load(Relaxed),
+            bytes_out: self.bytes_out.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+            age_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// What is known of one peer; removed when neither is set.
+#[derive(Default)]
+struct Slot {
+    /// A dial of this node has proven the peer's key and is exchanging hellos.
+    dialing: bool,
+    live: Option<Arc<Peer>>,
+}
+
+/// All connections.
+pub struct Registry {
+    own: PeerId,
+    inbound_max: usize,
+    slots: DashMap<PeerId, Slot>,
+    inbound: AtomicUsize,
+    outbound: AtomicUsize,
+}
+
+/// The right to say hello to a peer; given back when dropped.
+pub struct DialPermit<'a> {
+    registry: &'a Registry,
+    peer: PeerId,
+}
+
+impl DialPermit<'_> {
+    /// Whom it is for.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+}
+
+impl Drop for DialPermit<'_> {
+    fn drop(&mut self) {
+        self.registry.change(self.peer, |slot| slot.dialing = false);
+    }
+}
+
+impl Registry {
+    /// An empty registry of the node with key `own`.
+    #[must_use]
+    pub fn new(own: PeerId, inbound_max: usize) -> Self {
+        Self {
+            own,
+            inbound_max,
+            slots: DashMap::new(),
+            inbound: AtomicUsize::new(0),
+            outbound: AtomicUsize::new(0),
+        }
+    }
+
+    /// Connections (dialled by peers, dialled by this node).
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.inbound.load(Relaxed), self.outbound.load(Relaxed))
+    }
+
+    /// The live connection to a peer.
+    #[must_use]
+    pub fn live(&self, peer: PeerId) -> Option<Arc<Peer>> {
+        self.slots.get(&peer).and_then(|slot| slot.live.clone())
+    }
+
+    /// Calls `visit` with every live connection; it must not call the registry.
+    pub fn for_each(&self, mut visit: impl FnMut(&Arc<Peer>)) {
+        for slot in &self.slots {
+            if let Some(peer) = &slot.live {
+                visit(peer);
+            }
+        }
+    }
+
+    /// All live connections.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Peer>> {
+        let mut peers = Vec::new();
+        self.for_each(|peer| peers.push(Arc::clone(peer)));
+        peers
+    }
+
+    /// Permission to say hello to `peer`; `None` when it is connected or being dialled.
+    pub fn begin_dial(&self, peer: PeerId) -> Option<DialPermit<'_>> {
+        let mut slot = self.slots.entry(peer).or_default();
+        if slot.dialing || slot.live.is_some() {
+            return None;
+        }
+        slot.dialing = true;
+        drop(slot);
+        Some(DialPermit { registry: self, peer })
+    }
+
+    /// Enters a connection whose hello was just received; returns the one it replaces.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the peer's own connection wins or there is no room.
+    pub fn admit_inbound(&self, peer: &Arc<Peer>) -> Result<Option<Arc<Peer>>, Refusal> {
+        let mut slot = self.slots.entry(peer.id).or_default();
+        let own_wins = self.own < peer.id;
+        let crossing = match &slot.live {
+            // The hello of a process that answered ours was on its way before it did.
+            Some(live) => {
+                own_wins
+                    && !live.inbound
+                    && live.instance == peer.instance
+                    && live.connection.close_reason().is_none()
+            }
+            None => own_wins && slot.dialing,
+        };
+        let refusal = if crossing {
+            Some(Refusal::new(CloseCode::Duplicate, "duplicate connection: both ends dialled"))
+        } else {
+            let replaces_inbound = slot.live.as_ref().is_some_and(|live| live.inbound);
+            let limit = self.inbound_max.saturating_add(usize::from(replaces_inbound));
+            let counted =
+                self.inbound.fetch_update(Relaxed, Relaxed, |count| (count < limit).then_some(count + 1));
+            counted.err().map(|count| {
+                let text = format!("too many inbound connections: {count} of {}", self.inbound_max);
+                Refusal::new(CloseCode::TooManyInbound, &text)
+            })
+        };
+        if let Some(refusal) = refusal {
+            drop(slot);
+            self.change(peer.id, |_| ());
+            return Err(refusal);
+        }
+        let replaced = slot.live.replace(Arc::clone(peer));
+        if let Some(replaced) = &replaced {
+            self.uncount(replaced);
+        }
+        Ok(replaced)
+    }
+
+    /// Enters a connection this node dialled and the peer has answered; returns the one it replaces.
+    /// The answer always wins: the peer has entered this connection and holds no other.
+    pub fn admit_outbound(&self, peer: &Arc<Peer>) -> Option<Arc<Peer>> {
+        let mut slot = self.slots.entry(peer.id).or_default();
+        self.outbound.fetch_add(1, Relaxed);
+        let replaced = slot.live.replace(Arc::clone(peer));
+        if let Some(replaced) = &replaced {
+            self.uncount(replaced);
+        }
+        replaced
+    }
+
+    /// Removes a connection unless another has replaced it already. `told` runs while no connection of
+    /// this peer can be admitted; it must not call the registry.
+    pub fn remove(&self, peer: &Arc<Peer>, told: impl FnOnce()) {
+        self.change(peer.id, |slot| {
+            if slot.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, peer)) {
+                slot.live = None;
+                self.uncount(peer);
+            }
+            told();
+        });
+    }
+
+    fn uncount(&self, peer: &Peer) {
+        let count = if peer.inbound { &self.inbound } else { &self.outbound };
+        count.fetch_sub(1, Relaxed);
+    }
+
+    /// Changes a slot and drops it if nothing is left in it.
+    fn change(&self, peer: PeerId, change: impl FnOnce(&mut Slot)) {
+        if let dashmap::Entry::Occupied(mut entry) = self.slots.entry(peer) {
+            change(entry.get_mut());
+            if !entry.get().dialing && entry.get().live.is_none() {
+                entry.remove();
+            }
+        }
+    }
+}

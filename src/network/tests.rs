@@ -1,0 +1,185 @@
+//! Real endpoints on loopback. Tests wait for events, never for a fixed time.
+
+use crate::network::router::Recipients;
+use crate::network::{Identity, Network, NetworkError, NetworkEvent, NetworkOptions};
+use crate::primitives::clean::CleanText;
+use crate::primitives::hash::{BlockId, ChainId, EraTag, Hash, Txid};
+use crate::primitives::keys::SecretKey;
+use crate::primitives::message::{Message, PeerId, Status};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// Generous: a loaded machine must not fail a test.
+const PATIENCE: Duration = Duration::from_secs(30);
+const MULTI: usize = 64;
+
+pub(super) struct Node {
+    pub network: Network,
+    pub events: mpsc::Receiver<NetworkEvent>,
+}
+
+pub(super) fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+pub(super) fn options(bootstrap: &[SocketAddr]) -> NetworkOptions {
+    NetworkOptions {
+        bootstrap: bootstrap.iter().map(ToString::to_string).collect(),
+        ..NetworkOptions::new(loopback(0))
+    }
+}
+
+pub(super) fn chain(byte: u8) -> ChainId {
+    ChainId(Hash([byte; 32]))
+}
+
+/// Identity with the key of a seed byte.
+pub(super) fn identity(seed: u8) -> Identity {
+    Identity {
+        network_key: SecretKey::from_seed(&[seed; 32]),
+        vote_key: None,
+        chain: chain(1),
+        name: format!("node {seed}"),
+        agent: "masternode test".to_owned(),
+    }
+}
+
+pub(super) async fn start(options: NetworkOptions, identity: Identity) -> Node {
+    let (sender, events) = mpsc::channel(MULTI);
+    let network = Network::start(options, identity, Arc::new(AtomicU64::new(7)), sender).await.unwrap();
+    Node { network, events }
+}
+
+impl Node {
+    pub(super) fn id(&self) -> PeerId {
+        self.network.own()
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.network.local_address()
+    }
+
+    /// The next event for which `wanted` gives something; others are passed over.
+    pub(super) async fn until<T>(&mut self, mut wanted: impl FnMut(&NetworkEvent) -> Option<T>) -> T {
+        let found = timeout(PATIENCE, async {
+            loop {
+                let event = self.events.recv().await.expect("the network has ended");
+                if let Some(found) = wanted(&event) {
+                    return found;
+                }
+            }
+        });
+        found.await.expect("the event did not come")
+    }
+
+    pub(super) async fn up(&mut self) -> PeerId {
+        self.until(|event| match event {
+            NetworkEvent::Up { peer, .. } => Some(*peer),
+            _ => None,
+        })
+        .await
+    }
+
+    pub(super) async fn down(&mut self) -> CleanText {
+        self.until(|event| match event {
+            NetworkEvent::Down { reason, .. } => Some(reason.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    pub(super) async fn refused(&mut self) -> CleanText {
+        self.until(|event| match event {
+            NetworkEvent::Refused { reason, .. } => Some(reason.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    pub(super) async fn message(&mut self) -> (PeerId, Message) {
+        self.until(|event| match event {
+            NetworkEvent::Message { peer, message } => Some((*peer, message.clone())),
+            _ => None,
+        })
+        .await
+    }
+}
+
+pub(super) fn status(height: u64) -> Message {
+    Message::Status(Status {
+        height,
+        previous: BlockId::default(),
+        round: 0,
+        has_proposal: false,
+        prevotes: Vec::new(),
+        precommits: Vec::new(),
+        stream_heads: vec![0; 64],
+    })
+}
+
+#[tokio::test]
+async fn two_nodes_connect_and_exchange_messages_in_order() {
+    let mut one = start(options(&[]), identity(1)).await;
+    let mut two = start(options(&[one.address()]), identity(2)).await;
+    assert_eq!(one.up().await, two.id());
+    assert_eq!(two.up().await, one.id());
+    for height in 0..200 {
+        two.network.send(Recipients::All, &status(height));
+    }
+    for height in 0..200 {
+        assert_eq!(one.message().await, (two.id(), status(height)));
+    }
+    one.network.send(Recipients::Peer(two.id()), &status(9));
+    assert_eq!(two.message().await.1, status(9));
+    assert_eq!((one.network.counts().inbound, one.network.counts().outbound), (1, 0));
+    assert_eq!((two.network.counts().inbound, two.network.counts().outbound), (0, 1));
+    one.network.shutdown(PATIENCE).await;
+    assert!(two.down().await.as_str().contains("shutting down"));
+}
+
+#[tokio::test]
+async fn a_node_of_another_chain_is_refused_and_both_sides_know_why() {
+    let mut one = start(options(&[]), identity(1)).await;
+    let mut two = start(options(&[one.address()]), Identity { chain: chain(2), ..identity(2) }).await;
+    let (here, there) = (one.refused().await, two.refused().await);
+    assert!(here.as_str().contains("wrong chain"), "{here}");
+    assert!(there.as_str().contains("closed by the peer: wrong chain"), "{there}");
+    assert_eq!(one.network.counts().inbound + two.network.counts().outbound, 0);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_the_remedy() {
+    let one = start(options(&[]), identity(1)).await;
+    let (sender, _events) = mpsc::channel(1);
+    let taken = NetworkOptions { listen: one.address(), ..options(&[]) };
+    let error = Network::start(taken, identity(2), Arc::default(), sender).await.err().unwrap();
+    assert!(matches!(error, NetworkError::Listen { .. }));
+    let text = error.to_string();
+    assert!(text.contains(&one.address().to_string()) && text.contains("choose another"), "{text}");
+}
+
+#[tokio::test]
+async fn a_frame_of_three_megabytes_arrives_whole() {
+    let mut one = start(options(&[]), identity(1)).await;
+    let mut two = start(options(&[one.address()]), identity(2)).await;
+    two.up().await;
+    // Requests are the simplest message that can be made this long.
+    let long = Message::GetTransactions(
+        (0..100_000u32)
+            .map(|number| {
+                let mut bytes = [0; 32];
+                bytes[..4].copy_from_slice(&number.to_le_bytes());
+                Txid(Hash(bytes))
+            })
+            .collect(),
+    );
+    for _ in 0..3 {
+        two.network.send(Recipients::All, &long);
+        assert_eq!(one.message().await.1, long);
+    }
+    let _ = EraTag::default();
+}

@@ -1,0 +1,44 @@
+//! What goes into the console's state, and what it asks its loop to do.
+
+use crate::console::source::{Events, Phase};
+use crossterm::event::KeyEvent;
+use masternode::node::logging::ring::LogPage;
+use masternode::telemetry::snapshot::Snapshot;
+use std::sync::Arc;
+
+/// Something that happened to the console.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// Wall time in milliseconds since 1970.
+    Now(u64),
+    /// A key was pressed.
+    Key(KeyEvent),
+    /// Text was pasted; ignored, so that a slip of the mouse cannot operate a node.
+    Pasted,
+    /// A newer picture of a node.
+    Snapshot { node: usize, snapshot: Arc<Snapshot> },
+    /// Events of a node.
+    Events { node: usize, events: Events },
+    /// Log records.
+    Logs(LogPage),
+    /// Steps of starting up.
+    Phases(Vec<Phase>),
+}
+
+/// What the loop has to do after an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Forget what is on the terminal and paint everything.
+    Repaint,
+    /// Leave with this answer.
+    Leave(Leaving),
+}
+
+/// How the operator left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// Stop the node (all nodes of a devnet).
+    Stop,
+    /// Close the console, leave the node running.
+    Detach,
+}

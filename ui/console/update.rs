@@ -1,0 +1,301 @@
+//! `update(&mut State, Message) -> Vec<Command>`: every change of the console's state.
+
+use crate::console::message::{Command, Leaving, Message};
+use crate::console::state::{FILTER_CHARS_MAX, ListId, QuitChoice, RowKey, State};
+use crate::keymap::{Action, Screen, lookup};
+use crate::screens;
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use masternode::telemetry::log::LogLevel;
+
+/// Rows of `Ctrl-U` and `Ctrl-D`.
+const PAGE_ROWS: usize = 10;
+/// Columns of one step to the side in the log.
+const SIDE_COLUMNS: usize = 8;
+/// Farthest the log scrolls to the right.
+const SIDE_COLUMNS_MAX: usize = 4096;
+
+/// Takes a message in.
+pub fn update(state: &mut State, message: Message) -> Vec<Command> {
+    match message {
+        Message::Now(now_ms) => state.now_ms = now_ms,
+        Message::Pasted => {}
+        Message::Key(key) => return on_key(state, key),
+        Message::Snapshot { node, snapshot } => {
+            if let Some(data) = state.live.nodes.get_mut(node) {
+                data.name = snapshot.node.name.clone();
+                data.snapshot = Some(snapshot);
+            }
+        }
+        Message::Events { node, events } => {
+            if let Some(data) = state.live.nodes.get_mut(node) {
+                data.take_events(events);
+            }
+        }
+        Message::Logs(page) => state.live.logs.take_page(page),
+        Message::Phases(phases) => state.live.phases = phases,
+    }
+    Vec::new()
+}
+
+fn on_key(state: &mut State, key: KeyEvent) -> Vec<Command> {
+    state.notice = None;
+    if let Some(choice) = state.dialog {
+        return on_dialog_key(state, choice, key);
+    }
+    if state.input.is_some() && !is_control(key, 'c') {
+        on_filter_key(state, key);
+        return Vec::new();
+    }
+    let binding = lookup(key, |context| state.applies(context));
+    binding.map_or_else(Vec::new, |binding| act(state, binding.action))
+}
+
+fn is_control(key: KeyEvent, letter: char) -> bool {
+    key.code == KeyCode::Char(letter) && key.modifiers.contains(KeyModifiers::CONTROL)
+}
+
+/// The buttons of the question on leaving, in order.
+pub fn quit_choices(state: &State) -> &'static [QuitChoice] {
+    if state.can_detach {
+        &[QuitChoice::Detach, QuitChoice::Stop, QuitChoice::Cancel]
+    } else {
+        &[QuitChoice::Stop, QuitChoice::Cancel]
+    }
+}
+
+fn on_dialog_key(state: &mut State, choice: QuitChoice, key: KeyEvent) -> Vec<Command> {
+    let choices = quit_choices(state);
+    let at = choices.iter().position(|other| *other == choice).unwrap_or(0);
+    let offered = |choice: QuitChoice| choices.contains(&choice).then_some(choice);
+    let moved = match key.code {
+        KeyCode::Left | KeyCode::BackTab | KeyCode::Char('h') => choices.get(at.saturating_sub(1)).copied(),
+        KeyCode::Right | KeyCode::Char('l') => choices.get(at + 1).copied(),
+        KeyCode::Tab => choices.get((at + 1) % choices.len().max(1)).copied(),
+        // A letter only moves to its button: leaving always takes a second key.
+        KeyCode::Char('d') => offered(QuitChoice::Detach),
+        KeyCode::Char('s') => offered(QuitChoice::Stop),
+        KeyCode::Char('c') if key.modifiers.is_empty() => offered(QuitChoice::Cancel),
+        KeyCode::Esc => {
+            state.dialog = None;
+            return Vec::new();
+        }
+        KeyCode::Enter => {
+            state.dialog = None;
+            return match choice {
+                QuitChoice::Detach => vec![Command::Leave(Leaving::Detach)],
+                QuitChoice::Stop => vec![Command::Leave(Leaving::Stop)],
+                QuitChoice::Cancel => Vec::new(),
+            };
+        }
+        _ => None,
+    };
+    if moved.is_some() {
+        state.dialog = moved;
+    }
+    Vec::new()
+}
+
+fn on_filter_key(state: &mut State, key: KeyEvent) {
+    let Some(input) = state.input.as_mut() else { return };
+    match key.code {
+        KeyCode::Esc => state.input = None,
+        KeyCode::Enter => {
+            let text = state.input.take().unwrap_or_default();
+            if let Some(list) = state.focused_list().and_then(|list| state.list_mut(list)) {
+                list.filter = text;
+                list.selected = None;
+                list.index = 0;
+            }
+        }
+        KeyCode::Backspace => {
+            input.pop();
+        }
+        KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => input.clear(),
+        KeyCode::Char(character)
+            if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
+                && !character.is_control()
+                && input.chars().count() < FILTER_CHARS_MAX =>
+        {
+            input.push(character);
+        }
+        _ => {}
+    }
+}
+
+fn act(state: &mut State, action: Action) -> Vec<Command> {
+    match action {
+        Action::Show(screen) => show(state, screen),
+        Action::NextPane => move_focus(state, 1),
+        Action::PreviousPane => move_focus(state, -1),
+        Action::Left | Action::Right => sideways(state, action == Action::Right),
+        Action::Up => move_cursor(state, |at, _| at.saturating_sub(1)),
+        Action::Down => move_cursor(state, |at, _| at.saturating_add(1)),
+        Action::PageUp => move_cursor(state, |at, _| at.saturating_sub(PAGE_ROWS)),
+        Action::PageDown => move_cursor(state, |at, _| at.saturating_add(PAGE_ROWS)),
+        Action::First => move_cursor(state, |_, _| 0),
+        Action::Last => move_cursor(state, |_, count| count),
+        Action::Open => open(state),
+        Action::Back => back(state),
+        Action::Filter => {
+            let current = state.focused_list().map(|list| state.list(list).filter.clone());
+            if state.focused_list() != Some(ListId::Help) {
+                state.input = current;
+            }
+        }
+        Action::Sort => sort(state),
+        Action::SortReverse => {
+            if let Some(list) = state.focused_list().and_then(|list| state.list_mut(list)) {
+                list.descending = !list.descending;
+                list.sort = list.sort.or(Some(0));
+            }
+        }
+        Action::LevelUp => state.level = neighbour(state.level, 1),
+        Action::LevelDown => state.level = neighbour(state.level, -1),
+        Action::Freeze => {
+            state.frozen = if state.frozen.is_some() { None } else { Some(Box::new(state.live.clone())) };
+        }
+        Action::PreviousNode => switch_node(state, state.node.checked_sub(1)),
+        Action::NextNode => switch_node(state, Some(state.node + 1)),
+        Action::Node(number) => switch_node(state, usize::from(number).checked_sub(1)),
+        Action::Theme => {
+            state.look = (state.look + 1) % state.looks.len().max(1);
+            state.notice = state.current_look().map(|look| format!("theme {}", look.name));
+        }
+        Action::Repaint => return vec![Command::Repaint],
+        Action::Detach => return vec![Command::Leave(Leaving::Detach)],
+        Action::Quit => state.dialog = Some(QuitChoice::Cancel),
+        Action::SuspendRefused => {
+            state.notice = Some("not suspended: the node has to keep voting; q leaves".to_owned());
+        }
+    }
+    Vec::new()
+}
+
+fn show(state: &mut State, screen: Screen) {
+    if screen == Screen::Help {
+        if state.screen == Screen::Help {
+            return back(state);
+        }
+        state.before_help = state.screen;
+    }
+    state.screen = screen;
+    state.focus = 0;
+    state.detail = None;
+}
+
+fn back(state: &mut State) {
+    if state.detail.is_some() {
+        state.detail = None;
+    } else if state.screen == Screen::Help {
+        state.screen = state.before_help;
+        state.focus = 0;
+    } else if let Some(list) = state.focused_list().and_then(|list| state.list_mut(list))
+        && !list.filter.is_empty()
+    {
+        list.filter.clear();
+    } else if state.frozen.is_some() {
+        state.frozen = None;
+    }
+}
+
+fn move_focus(state: &mut State, step: isize) {
+    let panes = ListId::of(state.screen).len();
+    if panes > 1 {
+        state.focus = (state.focus.min(panes) + panes).saturating_add_signed(step) % panes;
+        state.detail = None;
+    }
+}
+
+fn sideways(state: &mut State, right: bool) {
+    if state.focused_list() == Some(ListId::Logs) {
+        if let Some(list) = state.list_mut(ListId::Logs) {
+            let column =
+                if right { list.column + SIDE_COLUMNS } else { list.column.saturating_sub(SIDE_COLUMNS) };
+            list.column = column.min(SIDE_COLUMNS_MAX);
+        }
+    } else {
+        move_focus(state, if right { 1 } else { -1 });
+    }
+}
+
+/// Moves the cursor of the focused list; `to` gets where it is and how many rows there are.
+fn move_cursor(state: &mut State, to: impl Fn(usize, usize) -> usize) {
+    let Some(list) = state.focused_list() else { return };
+    if list == ListId::Help {
+        let at = state.list(list).index;
+        let count = screens::help::rows(state);
+        if let Some(help) = state.list_mut(list) {
+            help.index = to(at, count).min(count.saturating_sub(1));
+        }
+        return;
+    }
+    let keys = screens::keys(state, list);
+    let at = position(state, list, &keys);
+    let next = to(at, keys.len()).min(keys.len().saturating_sub(1));
+    // The end of a list that grows is followed, not a row in it.
+    let follow = list.follows() && next + 1 >= keys.len();
+    let selected = if follow { None } else { keys.get(next).cloned() };
+    if state.detail.is_some() {
+        state.detail = keys.get(next).cloned();
+    }
+    if let Some(list) = state.list_mut(list) {
+        list.selected = selected;
+        list.index = next;
+    }
+}
+
+/// Where the cursor of a list is among `keys`.
+pub fn position(state: &State, list: ListId, keys: &[RowKey]) -> usize {
+    let last = keys.len().saturating_sub(1);
+    let cursor = state.list(list);
+    match &cursor.selected {
+        None if list.follows() => last,
+        None => 0,
+        Some(key) => keys.iter().position(|other| other == key).unwrap_or(cursor.index).min(last),
+    }
+}
+
+fn open(state: &mut State) {
+    let Some(list) = state.focused_list().filter(|list| *list != ListId::Help) else { return };
+    let keys = screens::keys(state, list);
+    let at = position(state, list, &keys);
+    state.detail = keys.get(at).cloned();
+    if let Some(cursor) = state.list_mut(list) {
+        cursor.selected = keys.get(at).cloned();
+        cursor.index = at;
+    }
+}
+
+fn sort(state: &mut State) {
+    let Some(list) = state.focused_list() else { return };
+    let columns = list.sortable();
+    if let Some(cursor) = state.list_mut(list).filter(|_| columns > 0) {
+        cursor.sort = match cursor.sort {
+            None => Some(0),
+            Some(column) if column + 1 < columns => Some(column + 1),
+            // After the last column comes the list's own order again.
+            Some(_) => None,
+        };
+        cursor.descending = false;
+    }
+}
+
+fn neighbour(level: LogLevel, step: isize) -> LogLevel {
+    const LEVELS: [LogLevel; 5] =
+        [LogLevel::Trace, LogLevel::Debug, LogLevel::Info, LogLevel::Warn, LogLevel::Error];
+    let at = LEVELS.iter().position(|other| *other == level).unwrap_or(0);
+    LEVELS.get(at.saturating_add_signed(step)).copied().unwrap_or(level)
+}
+
+fn switch_node(state: &mut State, node: Option<usize>) {
+    let Some(node) = node.filter(|node| *node < state.live.nodes.len()) else { return };
+    if node == state.node {
+        return;
+    }
+    state.node = node;
+    state.detail = None;
+    for list in &mut state.lists {
+        list.selected = None;
+        list.index = 0;
+    }
+}
