@@ -83,7 +83,8 @@ impl Machine {
                 for body in bodies {
                     let transaction = SealedTransaction::new(body);
                     self.era.logged_bodies.insert(transaction.id());
-                    self.fill_candidates(&transaction);
+                    // A later candidate may rest on this record for the same body.
+                    self.era.keep_body(&transaction);
                 }
                 if self.complete_candidate(host, id, None).is_none() {
                     return Err(format!("bodies of block {id} are missing"));
