@@ -41,12 +41,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How often changed addresses are written to the peers file.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Longest wait at shutdown for peers to confirm the end of their connections.
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// Settings of a network.
 #[derive(Clone, Debug)]
@@ -103,6 +106,7 @@ pub struct Identity {
 
 /// What the network tells the node.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all events are messages; a box each would cost more")]
 pub enum NetworkEvent {
     /// A peer has passed the handshake. Precedes all its messages.
     Up {
@@ -290,17 +294,36 @@ impl Network {
         self.local
     }
 
-    /// Closes all connections with a reason, keeps the addresses, and waits until every task has ended
-    /// and peers have been told, for at most `deadline`.
+    /// Closes all connections with a reason, keeps the addresses, and waits until every task has ended,
+    /// peers have been told and the port is free, for at most `deadline`.
     pub async fn shutdown(self, deadline: Duration) {
         let until = Instant::now() + deadline;
         self.close();
-        let finished = async {
-            self.context.tasks.wait().await;
-            self.context.endpoint.wait_idle().await;
-        };
-        if timeout_at(until, finished).await.is_err() {
+        if timeout_at(until, self.context.tasks.wait()).await.is_err() {
             tracing::warn!(tasks = self.context.tasks.len(), "the network did not stop in time");
+        }
+        // Connections linger for late packets, long ones if their round trip was never measured; all
+        // that matters here is that the farewells have left.
+        let farewell = until.min(Instant::now() + FAREWELL);
+        let _ = timeout_at(farewell, self.context.endpoint.wait_idle()).await;
+        self.release_port();
+        let local = self.local;
+        drop(self);
+        // The transport's own tasks hold the socket and tell nobody when they let go.
+        while std::net::UdpSocket::bind(local).is_err() && Instant::now() < until {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Moves what lingers in the transport to another socket; twice, for it keeps the one before.
+    fn release_port(&self) {
+        let unspecified = if self.local.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+        for _ in 0..2 {
+            let moved =
+                std::net::UdpSocket::bind(unspecified).and_then(|other| self.context.endpoint.rebind(other));
+            if let Err(error) = moved {
+                tracing::debug!(%error, "the port is released later");
+            }
         }
     }
 

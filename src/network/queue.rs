@@ -86,6 +86,12 @@ impl Queue {
         if frames.is_empty() { Taken::Nothing } else { Taken::Batch(coalesce(frames)) }
     }
 
+    /// Bytes waiting, overhead included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.waiting.lock().bytes
+    }
+
     /// Waits until something has been pushed since the last wait. Cancelling loses nothing.
     pub async fn arrived(&self) {
         self.arrived.notified().await;

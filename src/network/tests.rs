@@ -1,9 +1,14 @@
 //! Real endpoints on loopback. Tests wait for events, never for a fixed time.
 
+mod hostile;
+mod lists;
+mod mesh;
+mod speed;
+
 use crate::network::router::Recipients;
 use crate::network::{Identity, Network, NetworkError, NetworkEvent, NetworkOptions};
 use crate::primitives::clean::CleanText;
-use crate::primitives::hash::{BlockId, ChainId, EraTag, Hash, Txid};
+use crate::primitives::hash::{BlockId, ChainId, Hash, Txid};
 use crate::primitives::keys::SecretKey;
 use crate::primitives::message::{Message, PeerId, Status};
 use std::net::SocketAddr;
@@ -14,31 +19,32 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// Generous: a loaded machine must not fail a test.
-const PATIENCE: Duration = Duration::from_secs(30);
-const MULTI: usize = 64;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Small, so that every test also exercises a node slower than its network.
+const EVENTS_MAX: usize = 64;
 
-pub(super) struct Node {
+pub(crate) struct Node {
     pub network: Network,
     pub events: mpsc::Receiver<NetworkEvent>,
 }
 
-pub(super) fn loopback(port: u16) -> SocketAddr {
+pub(crate) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-pub(super) fn options(bootstrap: &[SocketAddr]) -> NetworkOptions {
+pub(crate) fn options(bootstrap: &[SocketAddr]) -> NetworkOptions {
     NetworkOptions {
         bootstrap: bootstrap.iter().map(ToString::to_string).collect(),
         ..NetworkOptions::new(loopback(0))
     }
 }
 
-pub(super) fn chain(byte: u8) -> ChainId {
+pub(crate) fn chain(byte: u8) -> ChainId {
     ChainId(Hash([byte; 32]))
 }
 
 /// Identity with the key of a seed byte.
-pub(super) fn identity(seed: u8) -> Identity {
+pub(crate) fn identity(seed: u8) -> Identity {
     Identity {
         network_key: SecretKey::from_seed(&[seed; 32]),
         vote_key: None,
@@ -48,23 +54,23 @@ pub(super) fn identity(seed: u8) -> Identity {
     }
 }
 
-pub(super) async fn start(options: NetworkOptions, identity: Identity) -> Node {
-    let (sender, events) = mpsc::channel(MULTI);
+pub(crate) async fn start(options: NetworkOptions, identity: Identity) -> Node {
+    let (sender, events) = mpsc::channel(EVENTS_MAX);
     let network = Network::start(options, identity, Arc::new(AtomicU64::new(7)), sender).await.unwrap();
     Node { network, events }
 }
 
 impl Node {
-    pub(super) fn id(&self) -> PeerId {
+    pub(crate) fn id(&self) -> PeerId {
         self.network.own()
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.network.local_address()
     }
 
     /// The next event for which `wanted` gives something; others are passed over.
-    pub(super) async fn until<T>(&mut self, mut wanted: impl FnMut(&NetworkEvent) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&mut self, mut wanted: impl FnMut(&NetworkEvent) -> Option<T>) -> T {
         let found = timeout(PATIENCE, async {
             loop {
                 let event = self.events.recv().await.expect("the network has ended");
@@ -76,7 +82,7 @@ impl Node {
         found.await.expect("the event did not come")
     }
 
-    pub(super) async fn up(&mut self) -> PeerId {
+    pub(crate) async fn up(&mut self) -> PeerId {
         self.until(|event| match event {
             NetworkEvent::Up { peer, .. } => Some(*peer),
             _ => None,
@@ -84,7 +90,7 @@ impl Node {
         .await
     }
 
-    pub(super) async fn down(&mut self) -> CleanText {
+    pub(crate) async fn down(&mut self) -> CleanText {
         self.until(|event| match event {
             NetworkEvent::Down { reason, .. } => Some(reason.clone()),
             _ => None,
@@ -92,7 +98,7 @@ impl Node {
         .await
     }
 
-    pub(super) async fn refused(&mut self) -> CleanText {
+    pub(crate) async fn refused(&mut self) -> CleanText {
         self.until(|event| match event {
             NetworkEvent::Refused { reason, .. } => Some(reason.clone()),
             _ => None,
@@ -100,7 +106,7 @@ impl Node {
         .await
     }
 
-    pub(super) async fn message(&mut self) -> (PeerId, Message) {
+    pub(crate) async fn message(&mut self) -> (PeerId, Message) {
         self.until(|event| match event {
             NetworkEvent::Message { peer, message } => Some((*peer, message.clone())),
             _ => None,
@@ -109,7 +115,7 @@ impl Node {
     }
 }
 
-pub(super) fn status(height: u64) -> Message {
+pub(crate) fn status(height: u64) -> Message {
     Message::Status(Status {
         height,
         previous: BlockId::default(),
@@ -181,5 +187,80 @@ async fn a_frame_of_three_megabytes_arrives_whole() {
         two.network.send(Recipients::All, &long);
         assert_eq!(one.message().await.1, long);
     }
-    let _ = EraTag::default();
+}
+
+#[tokio::test]
+async fn a_vote_key_is_proven_and_told() {
+    let mut one = start(options(&[]), identity(1)).await;
+    let vote_key = SecretKey::from_seed(&[200; 32]);
+    let member = Identity { vote_key: Some(vote_key.clone()), ..identity(2) };
+    let _two = start(options(&[one.address()]), member).await;
+    let told = one
+        .until(|event| match event {
+            NetworkEvent::Up { vote_key, name, height, .. } => Some((*vote_key, name.clone(), *height)),
+            _ => None,
+        })
+        .await;
+    assert_eq!(told, (Some(vote_key.public()), CleanText::new("node 2"), 7));
+}
+
+#[tokio::test]
+async fn a_node_that_dials_itself_is_told_and_stays_unconnected() {
+    let port = free_port();
+    let own = NetworkOptions { listen: loopback(port), ..options(&[loopback(port)]) };
+    let mut one = start(own, identity(1)).await;
+    assert!(one.refused().await.as_str().contains("self-connection"));
+    assert_eq!((one.network.counts().inbound, one.network.counts().outbound), (0, 0));
+}
+
+#[tokio::test]
+async fn no_more_than_the_allowed_inbound_connections_are_accepted() {
+    let mut one = start(NetworkOptions { inbound_max: 1, ..options(&[]) }, identity(1)).await;
+    let mut two = start(options(&[one.address()]), identity(2)).await;
+    two.up().await;
+    let mut three =
+        start(NetworkOptions { outbound_target: 0, ..options(&[one.address()]) }, identity(3)).await;
+    assert!(one.refused().await.as_str().contains("too many inbound connections: 1 of 1"));
+    assert!(three.refused().await.as_str().contains("too many inbound"));
+    assert_eq!(one.network.counts().inbound, 1);
+}
+
+#[tokio::test]
+async fn pings_measure_round_trip_and_clock_offset() {
+    let one = start(options(&[]), identity(1)).await;
+    let mut two = start(options(&[one.address()]), identity(2)).await;
+    two.up().await;
+    let measured = timeout(PATIENCE, async {
+        loop {
+            if let [peer] = two.network.peers().as_slice()
+                && let (Some(rtt_us), Some(offset_ms)) = (peer.rtt_us, peer.clock_offset_ms)
+            {
+                return (rtt_us, offset_ms, peer.height);
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let (rtt_us, offset_ms, height) = measured.await.unwrap();
+    // Both ends read one clock; a loaded machine answers late, and the error is half of that.
+    let bound = i64::try_from(rtt_us / 2000).unwrap() + 2;
+    assert!(rtt_us > 0 && offset_ms.abs() <= bound, "rtt {rtt_us} us, offset {offset_ms} ms");
+    assert_eq!(height, 7);
+}
+
+#[tokio::test]
+async fn shutdown_ends_every_task_and_frees_the_port() {
+    let mut one = start(options(&[]), identity(1)).await;
+    let mut two = start(options(&[one.address()]), identity(2)).await;
+    two.up().await;
+    one.up().await;
+    let (address, tasks) = (one.address(), one.network.context.tasks.clone());
+    // The node no longer reads events: that must not hold up the end.
+    one.network.shutdown(PATIENCE).await;
+    assert!(tasks.is_empty());
+    std::net::UdpSocket::bind(address).expect("the port is still taken");
+}
+
+/// A port nobody uses at the moment.
+pub(crate) fn free_port() -> u16 {
+    std::net::UdpSocket::bind(loopback(0)).unwrap().local_addr().unwrap().port()
 }

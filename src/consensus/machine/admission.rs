@@ -143,8 +143,8 @@ impl Machine {
 
     /// Whether the block before holds it: a late copy is no news.
     fn is_in_last_block(&self, txid: &Txid) -> bool {
-        self.last_commit.as_ref().is_some_and(|last| {
-            last.block.transactions.binary_search_by_key(txid, |transaction| transaction.id()).is_ok()
+        self.last_commit.as_ref().and_then(|last| last.block.as_ref()).is_some_and(|block| {
+            block.transactions.binary_search_by_key(txid, |transaction| transaction.id()).is_ok()
         })
     }
 

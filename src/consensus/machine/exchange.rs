@@ -170,7 +170,7 @@ impl Machine {
                     candidate.bodies.get(txid).cloned().or_else(|| in_block(candidate.block.as_deref()?))
                 })
             })
-            .or_else(|| in_block(&self.last_commit.as_ref()?.block))
+            .or_else(|| in_block(self.last_commit.as_ref()?.block.as_deref()?))
     }
 
     pub(super) fn answer_stream(&mut self, to: PeerId, voter: VoterIndex, from: u32) {

@@ -115,7 +115,10 @@ struct Candidate {
 #[derive(Debug)]
 struct LastCommit {
     era_tag: EraTag,
-    block: Arc<Block>,
+    height: u64,
+    id: BlockId,
+    /// The block itself; `None` after a restart from a ledger that had applied it.
+    block: Option<Arc<Block>>,
     round: u32,
     votes: BTreeMap<VoterIndex, Signature>,
 }
@@ -170,7 +173,7 @@ impl Machine {
             outputs: Vec::new(),
             era,
             checkpoint: Checkpoint::default(),
-            last_commit: None,
+            last_commit: LastCommit::of_tip(host),
             peers: Peers::default(),
             pulls: Pulls::default(),
             future: FutureMessages::default(),

@@ -158,7 +158,7 @@ impl Machine {
     fn last_certificate(&self) -> Option<Qc> {
         let last = self.last_commit.as_ref()?;
         let votes = last.votes.iter().map(|(voter, signature)| (*voter, *signature)).collect();
-        Some(Qc::new(last.round, Step::Precommit, last.block.id(), votes))
+        Some(Qc::new(last.round, Step::Precommit, last.id, votes))
     }
 
     /// Every transaction commit-voted in a held stream whose certificate, body and in-era parents are

@@ -1,0 +1,318 @@
+//! The command line: names, options and their help, and nothing of what they do.
+//!
+//! Names are relied on by scripts: they change only with a deprecation.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{Args, Parser, Subcommand, ValueHint};
+use masternode::config::ColorChoice;
+use masternode::config::reading;
+use masternode::ledger::registry::Tier;
+use masternode::primitives::amount::Amount;
+use masternode::primitives::chain::NetworkKind;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong usage, 78 refused because of \
+                           configuration, data or keys (file and remedy are on the standard error).";
+
+/// Masternode of the TimeCoin payment network, with its operator console.
+///
+/// Without a command it runs the node, as `masternode run` does. To see it at work right away, with
+/// four nodes on this machine: `masternode devnet`.
+#[derive(Debug, Parser)]
+#[command(name = "masternode", version, after_help = EXIT_STATUS, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the node, with the console unless told otherwise
+    Run(RunArgs),
+    /// Run a whole network of real nodes on this machine, with payments
+    Devnet(DevnetArgs),
+    /// Make keys and a configuration for a new node
+    Init(InitArgs),
+    /// Found a network, or look at its founding document
+    #[command(subcommand)]
+    Genesis(GenesisCommand),
+    /// Show how a running node is doing
+    Status(StatusArgs),
+    /// Stop a running node in order
+    Stop(StopArgs),
+    /// Check a configuration file without starting anything
+    CheckConfig(CheckConfigArgs),
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page in roff
+    Man,
+}
+
+/// Which node is meant: by configuration file, data directory or network.
+#[derive(Clone, Debug, Default, Args)]
+pub struct NodeArgs {
+    /// Configuration file [default: masternode.toml in the data directory]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Data directory [default: ~/.local/share/masternode/NETWORK]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+    /// mainnet, testnet, devnet, or the genesis file of a private network
+    #[arg(long, value_name = "NETWORK|FILE")]
+    pub network: Option<NetworkArg>,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub node: NodeArgs,
+    #[command(flatten)]
+    pub screen: ScreenArgs,
+    /// Log levels by module, as in info,masternode::network=debug
+    #[arg(long, value_name = "FILTER", value_parser = log_filter)]
+    pub log_level: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct ScreenArgs {
+    /// Run without the console and never touch the terminal
+    #[arg(long)]
+    pub no_tui: bool,
+    /// Theme of the console: dark, light, mono, or one of your own
+    #[arg(long, value_name = "NAME")]
+    pub theme: Option<String>,
+    /// How many colours to use
+    #[arg(long, value_name = "WHEN", value_parser = color_parser())]
+    pub color: Option<ColorChoice>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DevnetArgs {
+    /// How many nodes to run
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(3..=50))]
+    pub nodes: u16,
+    /// Payments a second to submit, signed by a built-in payer
+    #[arg(long, value_name = "TX_PER_S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub load: u32,
+    /// Stop after this many seconds [default: when told to]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub duration: Option<u64>,
+    /// Seconds between two checkpoints
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub checkpoint_interval: u64,
+    /// Artificial delay of every message between nodes, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub latency: u64,
+    /// Where to keep the nodes' data [default: a temporary directory, deleted at the end]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+    /// First UDP port; each node takes the next two [default: free ports]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1024..=65_000))]
+    pub base_port: Option<u16>,
+    #[command(flatten)]
+    pub screen: ScreenArgs,
+    /// Print one JSON object with the results at the end
+    #[arg(long, requires = "no_tui", requires = "duration")]
+    pub json: bool,
+    /// Log levels by module, as in info,masternode::network=debug
+    #[arg(long, value_name = "FILTER", value_parser = log_filter)]
+    pub log_level: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct InitArgs {
+    /// Network the node is for
+    #[arg(long, value_name = "NETWORK", default_value = "mainnet", value_parser = network_parser())]
+    pub network: NetworkKind,
+    /// Data directory to make [default: ~/.local/share/masternode/NETWORK]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+    /// Name of the node, shown to its operator and to others
+    #[arg(long, default_value = "masternode", value_parser = node_name)]
+    pub name: String,
+    /// UDP address and port to listen on [default: every address, the network's port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// A node to dial, as HOST:PORT or KEY@HOST:PORT; may be repeated
+    #[arg(long, value_name = "PEER", value_parser = bootstrap_peer)]
+    pub bootstrap: Vec<String>,
+    /// Tier to found or register with: sets collateral and voting weight
+    #[arg(long, default_value = "bronze", value_parser = tier_parser())]
+    pub tier: Tier,
+    /// Address that receives rewards [default: that of the new wallet key]
+    #[arg(long, value_name = "ADDRESS")]
+    pub payout: Option<String>,
+    /// Ask nothing; needs MASTERNODE_PASSPHRASE or one of the two options below
+    #[arg(long)]
+    pub non_interactive: bool,
+    /// File whose first line is the passphrase of the keys; the node will read it at each start
+    #[arg(long, value_name = "FILE", conflicts_with = "no_passphrase", value_hint = ValueHint::FilePath)]
+    pub passphrase_file: Option<PathBuf>,
+    /// Leave the keys unencrypted: whoever reads the files has them
+    #[arg(long)]
+    pub no_passphrase: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum GenesisCommand {
+    /// Found a private network from the public files `masternode init` wrote
+    Create(GenesisCreateArgs),
+    /// Check a genesis file and show what it founds
+    Inspect(GenesisInspectArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct GenesisCreateArgs {
+    /// Public file of a founding masternode, NAME.masternode.toml; three or more are needed
+    #[arg(value_name = "PUBLIC_FILE", required = true, value_hint = ValueHint::FilePath)]
+    pub masternodes: Vec<PathBuf>,
+    /// Name of the network
+    #[arg(long, default_value = "private", value_parser = node_name)]
+    pub name: String,
+    /// Money to give out at the start, in TIME; may be repeated
+    #[arg(long, value_name = "ADDRESS=AMOUNT", value_parser = Grant::from_str)]
+    pub allocate: Vec<Grant>,
+    /// Time of the first block, in milliseconds since 1970 [default: now]
+    #[arg(long, value_name = "MS")]
+    pub time_ms: Option<u64>,
+    /// Plain checkpoint consensus, without finality between checkpoints
+    #[arg(long)]
+    pub no_fast_path: bool,
+    /// File to write; an existing one is never overwritten
+    #[arg(long, short, value_name = "FILE", default_value = "genesis.toml", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct GenesisInspectArgs {
+    /// The genesis file
+    #[arg(default_value = "genesis.toml", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// One fact a line, without alignment: for screen readers and scripts
+    #[arg(long, conflicts_with = "json")]
+    pub plain: bool,
+    /// Everything known, as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct StopArgs {
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Seconds to wait until the node is gone
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub wait: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CheckConfigArgs {
+    /// The configuration file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Print every setting as it takes effect
+    #[arg(long)]
+    pub print: bool,
+}
+
+/// A network by name, or a private one by its genesis file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkArg {
+    Kind(NetworkKind),
+    Genesis(PathBuf),
+}
+
+impl FromStr for NetworkArg {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse::<NetworkKind>() {
+            Ok(kind) => Ok(Self::Kind(kind)),
+            Err(_) if text.contains(['/', '.']) => Ok(Self::Genesis(PathBuf::from(text))),
+            Err(error) => Err(format!("{error}, or the path of a genesis file")),
+        }
+    }
+}
+
+/// Money given out at the start of a network.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// Receiver, checked against the network later.
+    pub address: String,
+    pub amount: Amount,
+}
+
+impl FromStr for Grant {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, amount) =
+            text.split_once('=').ok_or_else(|| format!("`{text}` is not ADDRESS=AMOUNT"))?;
+        let amount = amount.parse().map_err(|error| format!("{error}"))?;
+        Ok(Self { address: address.to_owned(), amount })
+    }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    reading::log_filter(text).map(|()| text.to_owned())
+}
+
+fn node_name(text: &str) -> Result<String, String> {
+    reading::name(text).map(|()| text.to_owned())
+}
+
+fn bootstrap_peer(text: &str) -> Result<String, String> {
+    let parsed = text.parse::<masternode::config::BootstrapPeer>();
+    parsed.map(|peer| peer.to_string()).map_err(|error| error.to_string())
+}
+
+fn network_parser() -> impl clap::builder::TypedValueParser<Value = NetworkKind> {
+    PossibleValuesParser::new(NetworkKind::ALL.map(NetworkKind::name))
+        .try_map(|text| text.parse::<NetworkKind>())
+}
+
+fn tier_parser() -> impl clap::builder::TypedValueParser<Value = Tier> {
+    PossibleValuesParser::new(Tier::ALL.map(Tier::name)).try_map(|text| {
+        Tier::ALL.into_iter().find(|tier| tier.name() == text).ok_or_else(|| format!("no tier `{text}`"))
+    })
+}
+
+fn color_parser() -> impl clap::builder::TypedValueParser<Value = ColorChoice> {
+    PossibleValuesParser::new(["auto", "truecolor", "ansi256", "ansi16", "never"])
+        .try_map(|text| text.parse::<ColorChoice>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_runs_the_node() {
+        let cli = Cli::parse_from(["masternode", "--no-tui", "--data-dir", "/x"]);
+        assert!(cli.command.is_none() && cli.run.screen.no_tui);
+        assert_eq!(cli.run.node.data_dir, Some(PathBuf::from("/x")));
+        let named = Cli::parse_from(["masternode", "run", "--network", "devnet"]);
+        let Some(Command::Run(run)) = named.command else { panic!("not run") };
+        assert_eq!(run.node.network, Some(NetworkArg::Kind(NetworkKind::Devnet)));
+    }
+}
