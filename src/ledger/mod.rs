@@ -204,7 +204,7 @@ impl Ledger {
                 count += 1;
                 supply = supply.and_then(|sum| sum.checked_add(utxo.value));
             });
-            if version % 2 == 0 && self.version.load(Ordering::Acquire) == version {
+            if version.is_multiple_of(2) && self.version.load(Ordering::Acquire) == version {
                 return compare(&tip, set_hash.digest(), count, supply);
             }
             std::thread::yield_now();

@@ -100,7 +100,7 @@ mod tests {
         fn supply_changes_by_exactly_what_the_outputs_gain(
             height in 1u64..100, before in 0..=Amount::MAX.units(), share in 0u64..=1000,
         ) {
-            let fees = units((u128::from(before) * u128::from(share) / 1000) as u64);
+            let fees = units(u64::try_from(u128::from(before) * u128::from(share) / 1000).unwrap());
             let paid = payout(&params(), height, units(before), fees, KeyHash::default()).unwrap();
             let created: u64 = paid.coinbase.outputs.iter().map(|output| output.value.units()).sum();
             // Outputs before held `before`; the transactions left `before - fees` of it.

@@ -59,7 +59,9 @@ impl HostProbe {
         let (before_us, before) = self.cpu.replace((now_us, used))?;
         let wall_us = now_us.checked_sub(before_us).filter(|wall_us| *wall_us > 0)?;
         let used_us = used.saturating_sub(before).as_micros();
-        Some((used_us as f64 * 100.0 / wall_us as f64) as f32)
+        #[expect(clippy::cast_possible_truncation, reason = "a percentage needs no more digits")]
+        let percent = (used_us as f64 * 100.0 / wall_us as f64) as f32;
+        Some(percent)
     }
 }
 

@@ -385,13 +385,13 @@ mod tests {
     #[test]
     fn without_a_node_the_client_says_where_it_looked_and_what_to_do() {
         let dir = tempfile::tempdir().expect("a directory");
-        let missing = ControlClient::connect(dir.path()).err().expect("nobody is there");
+        let missing = ControlClient::connect(dir.path()).expect_err("nobody is there");
         assert!(matches!(missing, ClientError::NotRunning { .. }));
         let text = missing.to_string();
         assert!(text.contains(&dir.path().display().to_string()), "{text}");
         assert!(text.contains("masternode run --data-dir"), "{text}");
         drop(std::os::unix::net::UnixListener::bind(control_socket_in(dir.path())).expect("bound"));
-        let dead = ControlClient::connect(dir.path()).err().expect("nobody listens");
+        let dead = ControlClient::connect(dir.path()).expect_err("nobody listens");
         assert!(matches!(dead, ClientError::Stale { .. }), "{dead}");
     }
 

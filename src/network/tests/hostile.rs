@@ -116,7 +116,8 @@ async fn hellos_that_lie_are_refused_with_their_own_code() {
     let mut node = start(options(&[]), identity(1)).await;
     let other_key = SecretKey::from_seed(&[7; 32]);
     let certificate = |bare: &Bare| VoteCertificate::sign(&other_key, chain(2), &bare.key.public());
-    let cases: [(&dyn Fn(&Bare) -> Hello, CloseCode); 5] = [
+    type Lie<'a> = &'a dyn Fn(&Bare) -> Hello;
+    let cases: [(Lie<'_>, CloseCode); 5] = [
         (&|bare| Hello { vote: Some(certificate(bare)), ..bare.hello() }, CloseCode::BadCertificate),
         (&|bare| Hello { chain: chain(3), ..bare.hello() }, CloseCode::WrongChain),
         (&|bare| Hello { version: 2, ..bare.hello() }, CloseCode::WrongVersion),

@@ -61,7 +61,7 @@ fn block(height: u64, transactions: Vec<SharedTransaction>) -> Arc<Block> {
         time_ms: at(0).wall_ms,
         proposer: MasternodeId(Hash([2; 32])),
         tx_root: Hash::default(),
-        tx_count: transactions.len() as u32,
+        tx_count: u32::try_from(transactions.len()).unwrap(),
         body_bytes: 500,
         last_commit_root: Hash::default(),
         utxo_hash: Hash([7; 32]),
