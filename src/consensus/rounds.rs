@@ -85,6 +85,8 @@ pub(super) struct Round {
     pub(super) proposal: Option<Proposal>,
     pub(super) prevotes: VoteSet,
     pub(super) precommits: VoteSet,
+    /// A prevote quorum of this round that arrived as a certificate.
+    pub(super) pol: Option<Qc>,
     /// The prevote quorum of this round was acted on.
     pub(super) pol_used: bool,
     pub(super) prevote_timer_armed: bool,
@@ -92,6 +94,17 @@ pub(super) struct Round {
 }
 
 impl Round {
+    /// What a quorum prevoted, by single votes or by certificate.
+    pub(super) fn polled(&self, quorum: u64) -> Option<Option<BlockId>> {
+        self.prevotes.quorum(quorum).or_else(|| self.pol.as_ref().map(|pol| Some(pol.block)))
+    }
+
+    /// The prevote quorum for `block` as a certificate; the caller knows that there is one.
+    pub(super) fn pol_for(&self, number: u32, block: BlockId) -> Qc {
+        let arrived = self.pol.clone().filter(|pol| pol.block == block);
+        arrived.unwrap_or_else(|| self.prevotes.certificate(number, Step::Prevote, block))
+    }
+
     /// The votes of a step.
     pub(super) fn votes(&self, step: Step) -> &VoteSet {
         match step {
@@ -125,7 +138,7 @@ impl Rounds {
 
     /// Adds a vote: any of rounds up to `current + 1`; beyond that only a voter's highest round.
     pub(super) fn add_vote(&mut self, vote: &Vote, weight: u64, current: u32) -> Addition {
-        if vote.round < current.saturating_sub(ROUNDS_KEPT) {
+        if self.has_forgotten(vote.round, current) {
             return Addition::Ignored;
         }
         if vote.round > current.saturating_add(1) {
@@ -187,6 +200,11 @@ impl Rounds {
         None
     }
 
+    /// Whether a round is too old to be kept, so that nothing is known of it.
+    pub(super) fn has_forgotten(&self, round: u32, current: u32) -> bool {
+        round < current.saturating_sub(ROUNDS_KEPT)
+    }
+
     /// Forgets rounds too old to matter.
     pub(super) fn prune(&mut self, current: u32) {
         self.rounds = self.rounds.split_off(&current.saturating_sub(ROUNDS_KEPT));
@@ -216,7 +234,10 @@ impl Rounds {
 
     fn drop_empty(&mut self) {
         self.rounds.retain(|_, round| {
-            round.proposal.is_some() || round.prevotes.total > 0 || round.precommits.total > 0
+            round.proposal.is_some()
+                || round.pol.is_some()
+                || round.prevotes.total > 0
+                || round.precommits.total > 0
         });
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Stream {
     last: Option<u32>,
     prepares: usize,
     commits: usize,
+    variant_prepares: usize,
+    variant_commits: usize,
 }
 
 impl Stream {
@@ -46,10 +48,10 @@ impl Stream {
             if **held == **batch || self.variants.iter().any(|variant| **variant == **batch) {
                 return Insertion::Duplicate;
             }
-            return self.insert_variant(batch, "two batches with one sequence number");
+            return self.insert_variant(batch, "two batches with one sequence number", votes_max);
         }
         if self.last.is_some_and(|last| batch.sequence > last) {
-            return self.insert_variant(batch, "a batch after the last one");
+            return self.insert_variant(batch, "a batch after the last one", votes_max);
         }
         if !self.within_limits(batch, votes_max) {
             return Insertion::Excess;
@@ -75,13 +77,18 @@ impl Stream {
         true
     }
 
-    fn insert_variant(&mut self, batch: &Arc<VoteBatch>, what: &'static str) -> Insertion {
+    /// Second versions have an allowance of their own, equal to the first, so that equivocating buys
+    /// no memory.
+    fn insert_variant(&mut self, batch: &Arc<VoteBatch>, what: &'static str, votes_max: usize) -> Insertion {
         if self.variants.iter().any(|variant| **variant == **batch) {
             return Insertion::Duplicate;
         }
-        if self.variants.len() >= VARIANTS_MAX {
+        let prepares = self.variant_prepares + batch.prepares.len();
+        let commits = self.variant_commits + batch.commits.len();
+        if self.variants.len() >= VARIANTS_MAX || prepares > votes_max || commits > 2 * votes_max {
             return Insertion::Excess;
         }
+        (self.variant_prepares, self.variant_commits) = (prepares, commits);
         self.variants.push(Arc::clone(batch));
         Insertion::Equivocation(what)
     }
@@ -171,7 +178,12 @@ mod tests {
         assert_eq!(stream.insert(&batch(1, false, 8), 10), Insertion::Excess);
         assert_eq!(stream.insert(&batch(BATCHES_MAX, false, 0), 10), Insertion::Excess);
         let kept =
-            (9..200).filter(|n| stream.insert(&batch(0, false, *n), 1000) != Insertion::Excess).count();
+            (9..200).filter(|n| stream.insert(&batch(0, false, *n), 100_000) != Insertion::Excess).count();
         assert_eq!(kept, VARIANTS_MAX);
+        let mut stream = Stream::default();
+        stream.insert(&batch(0, false, 0), 100);
+        let kept =
+            (60..200).filter(|n| stream.insert(&batch(0, false, *n), 100) != Insertion::Excess).count();
+        assert_eq!(kept, 1, "second versions share one more budget");
     }
 }
