@@ -505,3 +505,7 @@ fn check_vote_key(key: &PublicKey) -> Result<(), String> {
 fn shared_key(key: &PublicKey) -> String {
     format!("two masternodes share the vote_key `{key}`: each needs its own")
 }
+
+#[cfg(test)]
+#[path = "genesis_tests.rs"]
+mod tests;

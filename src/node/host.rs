@@ -242,3 +242,111 @@ impl Host for ChainHost {
         self.pool.reject(txid, reason, now_us);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::genesis::Genesis;
+    use crate::ledger::tests::{commit_of, funds, genesis_with, proposer, sealed};
+    use crate::pool::PoolLimits;
+
+    fn host(genesis: &Genesis) -> (ChainHost, Arc<WriteQueue>) {
+        let ledger = Arc::new(Ledger::in_memory(genesis));
+        ChainHost::with_writes(ledger, Arc::new(Pool::new(PoolLimits::default())))
+    }
+
+    fn admit(host: &mut ChainHost, transaction: &SharedTransaction) {
+        let fee = host.check_payment(transaction, &|outpoint| host.utxo(outpoint)).unwrap();
+        host.admit(SharedTransaction::clone(transaction), fee, 7).unwrap();
+    }
+
+    fn build(host: &ChainHost, transactions: Vec<SharedTransaction>) -> Block {
+        let tip = host.tip();
+        host.build(proposer(host.ledger()), tip.time_ms + 1, tip.commit, transactions).unwrap()
+    }
+
+    fn commit(host: &mut ChainHost, block: &Block) -> Qc {
+        let qc = commit_of(host.chain(), &block.header, host.ledger());
+        host.commit(&Arc::new(block.clone()), &qc).unwrap();
+        qc
+    }
+
+    #[test]
+    fn a_built_block_is_valid_elsewhere_and_leads_both_to_one_state() {
+        let genesis = genesis_with(4);
+        let ((mut builder, _), (mut other, _)) = (host(&genesis), host(&genesis));
+        for height in 1..=4 {
+            let fund = funds(&genesis)[height - 1];
+            let block = build(&builder, vec![sealed(&fund, 5000, 0)]);
+            other.validate(&block).unwrap();
+            builder.validate(&block).unwrap();
+            let qc = commit(&mut builder, &block);
+            other.commit(&Arc::new(block.clone()), &qc).unwrap();
+            assert_eq!(builder.ledger().tip().header, other.ledger().tip().header);
+            assert_eq!(other.tip().block, block.id());
+            assert_eq!(other.tip().commit, Some(qc));
+            other.ledger().recount().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_committed_block_empties_the_pool_and_reaches_the_store_queue_in_order() {
+        let genesis = genesis_with(3);
+        let (mut host, queue) = host(&genesis);
+        let [a, b, _] = funds(&genesis)[..] else { panic!("three funds") };
+        let (kept, rival, winner) = (sealed(&b, 5000, 0), sealed(&a, 5000, 1), sealed(&a, 6000, 2));
+        for transaction in [&kept, &rival, &winner] {
+            admit(&mut host, transaction);
+        }
+        host.pin(&kept.id());
+        let first = build(&host, vec![winner.clone()]);
+        commit(&mut host, &first);
+        assert_eq!(host.pending().iter().map(|left| left.id()).collect::<Vec<_>>(), [kept.id()]);
+        assert_eq!(host.pool().state(&winner.id(), 0).unwrap().status, TxStatus::Confirmed);
+        assert_eq!(host.pool().state(&rival.id(), 0).unwrap().status, TxStatus::Rejected);
+        let second = build(&host, vec![kept]);
+        commit(&mut host, &second);
+        let stored: Vec<BlockId> = std::iter::from_fn(|| queue.pop()).map(|write| write.diff.block).collect();
+        assert_eq!(stored, [first.id(), second.id()]);
+    }
+
+    #[test]
+    fn a_known_header_with_other_contents_is_refused() {
+        let genesis = genesis_with(2);
+        let (host, _) = host(&genesis);
+        let block = build(&host, vec![sealed(&funds(&genesis)[0], 5000, 0)]);
+        host.validate(&block).unwrap();
+        let swapped = Block { transactions: vec![sealed(&funds(&genesis)[1], 5000, 0)], ..block.clone() };
+        assert_eq!(swapped.id(), block.id());
+        assert!(host.validate(&swapped).unwrap_err().0.contains("tx_root"));
+        let emptied = Block { transactions: vec![], ..block };
+        assert!(host.validate(&emptied).is_err());
+    }
+
+    #[test]
+    fn a_block_of_the_height_before_is_refused() {
+        let genesis = genesis_with(2);
+        let (mut host, queue) = host(&genesis);
+        let (block, rival) = (build(&host, vec![]), build(&host, vec![sealed(&funds(&genesis)[0], 5000, 0)]));
+        let qc = commit(&mut host, &block);
+        assert!(host.validate(&rival).is_err());
+        assert!(host.commit(&Arc::new(rival), &qc).is_err());
+        assert_eq!((host.tip().height, queue.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_queue_nobody_empties_stops_the_host_before_it_changes() {
+        let genesis = genesis_with(0);
+        let (mut host, queue) = host(&genesis);
+        for _ in 0..WRITES_MAX {
+            let block = build(&host, vec![]);
+            commit(&mut host, &block);
+        }
+        let block = build(&host, vec![]);
+        let qc = commit_of(host.chain(), &block.header, host.ledger());
+        assert!(host.commit(&Arc::new(block.clone()), &qc).is_err());
+        assert_eq!(host.tip().height, WRITES_MAX as u64);
+        assert!(queue.pop().is_some());
+        host.commit(&Arc::new(block), &qc).unwrap();
+    }
+}

@@ -36,7 +36,7 @@ counters! {
     chained_final_by_votes,
     /// Pairs of conflicting payments of which one was settled by a block.
     conflicts_settled,
-    /// Heights at which conflicting payments both had prepare votes.
+    /// Outputs for which two payments were prepared by someone in one era.
     conflicts_voted_on,
     /// Payments refused for what they are.
     refused_payments,

@@ -56,6 +56,8 @@ pub struct Era {
     prepares: BTreeMap<Txid, Voters>,
     commits: BTreeMap<Txid, Voters>,
     certified: BTreeMap<OutPoint, Txid>,
+    /// Who was prepared first for each output, and whether a rival was, too.
+    contested: BTreeMap<OutPoint, (Txid, bool)>,
     finals: BTreeSet<Txid>,
     votes: BTreeMap<(u32, Step, Option<BlockId>), Voters>,
     committable: BTreeSet<BlockId>,
@@ -114,6 +116,7 @@ impl Oracle {
             prepares: BTreeMap::new(),
             commits: BTreeMap::new(),
             certified: BTreeMap::new(),
+            contested: BTreeMap::new(),
             finals: BTreeSet::new(),
             votes: BTreeMap::new(),
             committable: BTreeSet::new(),
@@ -147,6 +150,13 @@ impl Oracle {
         for txid in &batch.prepares {
             let voters = era.prepares.entry(*txid).or_default();
             let before = voters.weight;
+            for outpoint in self.bodies.get(txid).filter(|_| before == 0).iter().flat_map(|tx| tx.spends()) {
+                let (first, contested) = era.contested.entry(outpoint).or_insert((*txid, false));
+                if first != txid && !*contested {
+                    *contested = true;
+                    self.coverage.conflicts_voted_on += 1;
+                }
+            }
             voters.add(batch.voter, &self.committee);
             if before < quorum && voters.weight >= quorum {
                 certified.push(*txid);
