@@ -426,7 +426,8 @@ fn parse_style(text: &str, palette: &Table<'_>, mode: ColorMode) -> Result<Style
         };
         style = style.add_modifier(modifier);
     }
-    Ok(style)
+    // Drawn over something else, a role replaces its modifiers rather than adding to them.
+    Ok(style.remove_modifier(Modifier::all().difference(style.add_modifier)))
 }
 
 fn parse_color(name: &str, palette: &Table<'_>, mode: ColorMode) -> Result<Color, String> {

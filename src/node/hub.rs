@@ -251,6 +251,12 @@ impl Hub {
         Subscription { receiver: self.events.subscribe(), hub: Arc::clone(self), missed: 0 }
     }
 
+    /// All events from now on, for whoever counts its own losses.
+    #[must_use]
+    pub fn receiver(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.events.subscribe()
+    }
+
     /// Fates of all transactions from now on. Lag is reported by the receiver itself.
     #[must_use]
     pub fn subscribe_fates(&self) -> broadcast::Receiver<Arc<Fate>> {
