@@ -2,7 +2,7 @@
 //! fails naming `file:line`.
 //!
 //! Text is judged after comments and string literals are blanked, so a word in a comment is no arrow.
-//! A `#[cfg(test)]` module (or its file, `tests.rs`) may use anything to set the stage. Limits of length are a ratchet: what is
+//! A `#[cfg(test)]` module (or its file: `tests.rs`, `x_tests.rs`, `tests/`) may use anything to set the stage. Limits of length are a ratchet: what is
 //! longer today is listed with its length and may only shrink.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -103,8 +103,8 @@ fn sources(folders: &[&str]) -> Vec<Source> {
         .map(|path| {
             let raw = std::fs::read_to_string(&path).unwrap();
             let name = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
-            let code = match name.ends_with("/tests.rs") {
-                // Such a file is a `#[cfg(test)]` module of its parent.
+            let code = match name.ends_with("tests.rs") || name.contains("/tests/") {
+                // By convention such a file is a `#[cfg(test)]` module of another.
                 true => "\n".repeat(raw.lines().count()),
                 false => without_tests(&blanked(&raw)),
             };

@@ -121,6 +121,9 @@ pub struct DevnetArgs {
     /// Print one JSON object with the results at the end
     #[arg(long, requires = "no_tui", requires = "duration")]
     pub json: bool,
+    /// Also spend this many coins twice, at two nodes at the same moment, and see what becomes of them
+    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100_000))]
+    pub double_spends: u64,
     /// Log levels by module, as in info,masternode::network=debug
     #[arg(long, value_name = "FILTER", value_parser = log_filter)]
     pub log_level: Option<String>,

@@ -204,7 +204,7 @@ impl ThemeSource {
         };
         let role = |name: &str| Role::ALL.iter().any(|role| role.name() == name);
         let glyph = |name: &str| Glyph::ALL.iter().any(|glyph| glyph.name() == name);
-        for (key, value) in source.roles.iter().chain(&source.ansi16).filter(|(key, _)| !role(key)) {
+        if let Some((key, value)) = source.roles.iter().chain(&source.ansi16).find(|(key, _)| !role(key)) {
             return Err(invalid(value.line, format!("`{key}` is not a role of the console")));
         }
         for (key, value) in &source.glyphs {
@@ -426,7 +426,8 @@ fn parse_style(text: &str, palette: &Table<'_>, mode: ColorMode) -> Result<Style
         };
         style = style.add_modifier(modifier);
     }
-    Ok(style)
+    // Drawn over something else, a role replaces its modifiers rather than adding to them.
+    Ok(style.remove_modifier(Modifier::all().difference(style.add_modifier)))
 }
 
 fn parse_color(name: &str, palette: &Table<'_>, mode: ColorMode) -> Result<Color, String> {

@@ -157,6 +157,9 @@ async fn dial(context: &Arc<Context>, address: SocketAddr, failures: u32) -> Dia
 
 async fn attempt(context: &Arc<Context>, address: SocketAddr, failures: u32) -> Dialled {
     let fail = |text: String| Dialled::Failed(Refusal { code: None, text: text.into() });
+    if address == canonical(context.advertised) {
+        return Dialled::Itself;
+    }
     let Some(target) = reachable(context.endpoint.local_addr().ok(), address) else {
         return fail(format!("{address} cannot be reached from a socket of the other ip version"));
     };

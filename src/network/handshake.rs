@@ -139,7 +139,7 @@ impl Refusal {
             {
                 return version();
             }
-            ConnectionError::TimedOut => "no answer within the time allowed".to_owned(),
+            ConnectionError::TimedOut => "nothing was heard for too long".to_owned(),
             ConnectionError::Reset => "the peer has restarted".to_owned(),
             other => other.to_string(),
         };

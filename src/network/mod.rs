@@ -167,7 +167,8 @@ impl NetworkError {
             }
             io::ErrorKind::AddrNotAvailable => "no interface of this machine has this address: correct it",
             io::ErrorKind::PermissionDenied => "choose a port above 1023",
-            _ => "check the listening address in the configuration",
+            _ if address.is_ipv6() => "correct the address; without ipv6 on this machine listen at 0.0.0.0",
+            _ => "correct the listening address in the configuration",
         };
         Self::Listen { address, remedy, source }
     }

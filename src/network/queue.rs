@@ -39,7 +39,8 @@ pub enum Taken {
 }
 
 impl Queue {
-    /// Holds at most `bytes_max` bytes, but always one frame.
+    /// Takes frames while fewer than `bytes_max` bytes wait, so at most one frame more than that: a large
+    /// proposal is no reason to call a peer slow.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         Self { waiting: Mutex::default(), arrived: Notify::new(), bytes_max }
@@ -49,11 +50,10 @@ impl Queue {
     /// of one queue must not decrease.
     pub fn push(&self, frame: Bytes, due: Option<Instant>) -> bool {
         let mut waiting = self.waiting.lock();
-        let bytes = waiting.bytes + frame.len() + FRAME_OVERHEAD;
-        if bytes > self.bytes_max && !waiting.frames.is_empty() {
+        if waiting.bytes >= self.bytes_max {
             return false;
         }
-        waiting.bytes = bytes;
+        waiting.bytes += frame.len() + FRAME_OVERHEAD;
         waiting.frames.push_back((due, frame));
         drop(waiting);
         self.arrived.notify_one();

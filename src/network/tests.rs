@@ -207,7 +207,8 @@ async fn a_vote_key_is_proven_and_told() {
 #[tokio::test]
 async fn a_node_that_dials_itself_is_told_and_stays_unconnected() {
     let port = free_port();
-    let own = NetworkOptions { listen: loopback(port), ..options(&[loopback(port)]) };
+    let everywhere = SocketAddr::from(([0, 0, 0, 0], port));
+    let own = NetworkOptions { listen: everywhere, ..options(&[loopback(port)]) };
     let mut one = start(own, identity(1)).await;
     assert!(one.refused().await.as_str().contains("self-connection"));
     assert_eq!((one.network.counts().inbound, one.network.counts().outbound), (0, 0));
@@ -258,6 +259,42 @@ async fn shutdown_ends_every_task_and_frees_the_port() {
     one.network.shutdown(PATIENCE).await;
     assert!(tasks.is_empty());
     std::net::UdpSocket::bind(address).expect("the port is still taken");
+}
+
+#[tokio::test]
+async fn a_dual_stack_listener_takes_ipv4_and_shows_it_as_such() {
+    if std::net::UdpSocket::bind("[::]:0").is_err() {
+        return; // The kernel was built without IPv6: there is nothing to get wrong.
+    }
+    let port = free_port();
+    let everywhere = SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port);
+    let mut one = start(NetworkOptions { listen: everywhere, ..options(&[]) }, identity(1)).await;
+    let mut two = start(options(&[loopback(port)]), identity(2)).await;
+    two.up().await;
+    one.up().await;
+    let seen = one.network.peers().pop().unwrap();
+    assert_eq!((seen.address, seen.listen), (two.address(), two.address()));
+    // And the other way round: from a dual-stack socket to an IPv4 one.
+    let mut three = start(options(&[]), identity(3)).await;
+    let other = NetworkOptions { listen: SocketAddr::new(everywhere.ip(), 0), ..options(&[three.address()]) };
+    let _four = start(other, identity(4)).await;
+    three.up().await;
+}
+
+#[tokio::test]
+async fn addresses_outlive_a_restart_in_the_peers_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let remembering = NetworkOptions { peers_file: Some(directory.path().join("peers")), ..options(&[]) };
+    let mut one = start(options(&[]), identity(1)).await;
+    let bootstrap = vec![one.address().to_string()];
+    let mut two = start(NetworkOptions { bootstrap, ..remembering.clone() }, identity(2)).await;
+    two.up().await;
+    two.network.shutdown(PATIENCE).await;
+    one.down().await;
+    // No bootstrap peer this time.
+    let mut two = start(remembering, identity(2)).await;
+    assert_eq!(two.up().await, one.id());
+    assert_eq!(two.network.counts().known_addresses, 1);
 }
 
 /// A port nobody uses at the moment.

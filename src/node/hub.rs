@@ -251,6 +251,12 @@ impl Hub {
         Subscription { receiver: self.events.subscribe(), hub: Arc::clone(self), missed: 0 }
     }
 
+    /// All events from now on, for whoever counts its own losses.
+    #[must_use]
+    pub fn receiver(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.events.subscribe()
+    }
+
     /// Fates of all transactions from now on. Lag is reported by the receiver itself.
     #[must_use]
     pub fn subscribe_fates(&self) -> broadcast::Receiver<Arc<Fate>> {
@@ -563,7 +569,7 @@ impl Hub {
     }
 
     /// An alert that stands until the node stops; published with the next snapshot.
-    fn alert_standing(&self, now: Now, text: &str) {
+    pub fn alert_standing(&self, now: Now, text: &str) {
         let alert =
             AlertInfo { time_ms: now.wall_ms, level: AlertLevel::Critical, text: CleanText::new(text) };
         let mut standing = self.standing_alerts.lock();

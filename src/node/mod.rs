@@ -1,8 +1,30 @@
 //! The node: everything of the library wired into a running masternode.
 
 pub mod assemble;
+pub mod blocks;
+pub mod clock;
+pub mod data_dir;
+pub mod effects;
+pub mod engine;
+pub mod floor;
+pub mod halt;
+pub mod handle;
 pub mod host;
 pub mod host_info;
 pub mod hub;
+pub mod journal;
+pub mod lanes;
 pub mod logging;
 pub mod metrics;
+pub mod outlet;
+pub mod pull;
+pub mod router;
+pub mod settings;
+pub mod sources;
+pub mod start;
+pub mod tasks;
+pub mod verify;
+pub mod watch;
+
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,7 @@ impl Decoder {
                     typed.extend(what);
                 }
                 Step::Unfinished if !self.pasting && self.pending.len() > SEQUENCE_MAX => {
-                    self.pending.clear()
+                    self.pending.clear();
                 }
                 Step::Unfinished => break,
             }

@@ -5,6 +5,7 @@
 //! something changed. Whatever happens to the terminal ends the console, never the node: the caller
 //! gets an [`Outcome`] and decides.
 
+pub mod encode;
 pub mod input;
 pub mod message;
 pub mod source;
@@ -24,7 +25,7 @@ use crate::console::source::Source;
 use crate::console::state::State;
 use crate::console::terminal::{Lost, OpenError, Terminal};
 use crate::console::update::update;
-use crate::theme::{ColorChoice, ColorMode, Environment, ThemeError, Themes};
+use crate::theme::{ColorChoice, Environment, ThemeError, Themes};
 use masternode::primitives::clean::CleanText;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -161,10 +162,6 @@ pub fn run(options: &ConsoleOptions, source: Box<dyn Source>, stop: &Stop) -> Re
 fn initial_state(options: &ConsoleOptions, source: &dyn Source) -> Result<State, ConsoleError> {
     let environment = &options.environment;
     let mode = environment.color_mode(options.color, options.color_config);
-    if mode != ColorMode::Never {
-        // Without this a NO_COLOR that `--color` overrules would still suppress colours.
-        crossterm::style::force_color_output(true);
-    }
     let ascii = options.ascii.unwrap_or_else(|| !environment.is_utf8());
     let mut themes = Themes::shipped()?;
     let mut problems =

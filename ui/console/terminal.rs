@@ -5,10 +5,9 @@
 //! A panic of the console's thread restores the terminal before its message; a panic of any other
 //! thread (a node task whose panic is caught) must not touch it and goes to the log.
 
+use crate::console::encode::encode;
 use crate::console::state::State;
 use crate::console::view::view;
-use ratatui::backend::Backend;
-use ratatui::backend::CrosstermBackend;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -159,30 +158,28 @@ impl Terminal {
         let area = Rect { x: 0, y: 0, width, height };
         let mut frame = Buffer::empty(area);
         view(state, area, &mut frame);
-        let bytes = self.frame_bytes(&frame)?;
+        let bytes = self.frame_bytes(&frame);
         self.painted = frame;
         self.clear = false;
         if bytes.is_empty() { Ok(()) } else { self.write(&bytes) }
     }
 
-    fn frame_bytes(&mut self, frame: &Buffer) -> Result<Vec<u8>, Lost> {
+    fn frame_bytes(&mut self, frame: &Buffer) -> Vec<u8> {
         let clear = self.clear || self.painted.area != frame.area;
         if clear {
             self.painted = Buffer::empty(frame.area);
         }
         let changes = self.painted.diff(frame);
         if changes.is_empty() && !clear {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let mut bytes = FRAME_BEGIN.to_vec();
         if clear {
             bytes.extend_from_slice(CLEAR);
         }
-        CrosstermBackend::new(&mut bytes)
-            .draw(changes.into_iter())
-            .map_err(|error| Lost::Failed(error.to_string()))?;
+        encode(changes, &mut bytes);
         bytes.extend_from_slice(FRAME_END);
-        Ok(bytes)
+        bytes
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Lost> {

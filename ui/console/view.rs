@@ -101,7 +101,7 @@ fn header(canvas: &mut Canvas<'_>, state: &State) {
         span
     };
     let mut spans = vec![canvas.span(format!(" {name}"), Role::HeaderStrong)];
-    if let Some(snapshot) = state.snapshot() {
+    if let Some(snapshot) = state.snapshot().filter(|_| canvas.width() >= 60) {
         spans.push(canvas.span(format!(" {}", snapshot.node.network), Role::Header));
     }
     spans.push(canvas.span("  ", Role::Header));
@@ -136,15 +136,21 @@ fn header(canvas: &mut Canvas<'_>, state: &State) {
 fn tabs(canvas: &mut Canvas<'_>, state: &State) {
     let mut nodes = Vec::new();
     if state.live.nodes.len() > 1 {
+        let total = state.live.nodes.len();
         nodes.push(canvas.span("node ", Role::Dim));
-        for index in 0..state.live.nodes.len() {
+        // A narrow screen has no room for all of them.
+        let narrow = canvas.width() < 60;
+        if narrow {
+            nodes.push(canvas.span(format!("{}/{total}", state.node + 1), Role::Text));
+        }
+        for index in (0..total).filter(|_| !narrow) {
             let role = if index == state.node { Role::Selection } else { Role::Text };
             nodes.push(canvas.span(format!(" {} ", index + 1), role));
         }
     }
     let nodes = Line::from(nodes);
     let room = canvas.width().saturating_sub(nodes.width() + usize::from(nodes.width() > 0));
-    let names_width: usize = Screen::ALL.iter().map(|screen| cells(screen.tab().1) + 4).sum();
+    let names_width: usize = Screen::ALL.iter().map(|screen| cells(screen.tab().1) + 3).sum();
     let mut spans = Vec::new();
     for screen in Screen::ALL {
         let (key, name) = screen.tab();
@@ -154,7 +160,10 @@ fn tabs(canvas: &mut Canvas<'_>, state: &State) {
         let name = if current || names_width <= room { format!(" {name}") } else { String::new() };
         let key_role = if current { Role::Selection } else { Role::Key };
         spans.push(canvas.span(format!(" {key}"), key_role));
-        spans.push(canvas.span(format!("{name} "), role));
+        spans.push(canvas.span(name, role));
+        if current || names_width > room {
+            spans.push(canvas.span(" ", role));
+        }
     }
     canvas.line(1, &Line::from(spans));
     canvas.line_right(1, &nodes);
@@ -201,13 +210,14 @@ fn footer(canvas: &mut Canvas<'_>, state: &State) {
     }
     hints.push(("Space", if state.frozen.is_some() { "run on" } else { "freeze" }));
     hints.extend([("?", "help"), ("q", "leave")]);
+    // How to get help and how to leave stay; the hints before them go where there is no room.
+    let width =
+        |hints: &[(&str, &str)]| hints.iter().map(|(key, text)| cells(key) + cells(text) + 3).sum::<usize>();
+    while hints.len() > 2 && width(&hints) > canvas.width() {
+        hints.remove(hints.len() - 3);
+    }
     let mut spans = Vec::new();
-    let mut width = 0;
     for (key, text) in hints {
-        width += cells(key) + cells(text) + 3;
-        if width > canvas.width() {
-            break;
-        }
         spans.push(canvas.span(format!(" {key}"), Role::Key));
         spans.push(canvas.span(format!(" {text} "), Role::Dim));
     }

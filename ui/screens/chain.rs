@@ -4,24 +4,25 @@ use crate::console::state::{ListId, State};
 use crate::screens::{arrange, passes, shown, title};
 use crate::theme::Look;
 use crate::theme::roles::{Glyph, Role};
-use crate::widgets::format::{UNKNOWN, bytes, clock, count, money};
+use crate::widgets::format::{UNKNOWN, bytes, clock, count, money_aligned};
 use crate::widgets::pane::Canvas;
 use crate::widgets::table::{Column, table};
+use masternode::primitives::amount::UNITS_PER_TIME;
 use masternode::telemetry::snapshot::CheckpointInfo;
 use ratatui::text::Line;
 use std::cmp::Ordering;
 
 const COLUMNS: [Column; 10] = [
     Column::number("height", 9),
-    Column::number("round", 6),
+    Column::number("round", 6).optional(3),
     Column::text("proposer", 10).flexible(),
-    Column::number("tx", 7),
-    Column::number("fees", 16),
-    Column::number("pause", 8),
+    Column::number("tx", 7).optional(2),
+    Column::number("fees", 15).optional(4),
+    Column::number("pause", 8).optional(1),
     Column::text("signed", 11),
-    Column::text("UTC", 8).optional(3),
-    Column::number("size", 8).optional(1),
-    Column::text("block", 8).optional(2),
+    Column::text("UTC", 8).optional(7),
+    Column::number("size", 8).optional(5),
+    Column::text("block", 8).optional(6),
 ];
 
 fn compare(column: usize, a: &CheckpointInfo, b: &CheckpointInfo) -> Ordering {
@@ -75,10 +76,10 @@ pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
         String::new()
     };
     let note = format!(
-        "{} tx in all, {} UTXOs, supply {} TIME{lag}",
+        "{} tx, {} outputs unspent, supply {} TIME{lag}",
         count(chain.transactions),
         count(chain.utxo_count),
-        chain.supply,
+        count(chain.supply.units() / UNITS_PER_TIME),
     );
     let look = canvas.look;
     let mut pane = canvas.pane(&title(state, ListId::Chain, "Checkpoints"), &note, true);
@@ -100,7 +101,7 @@ pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
             Line::styled(block.round.to_string(), look.style(round)),
             text(block.proposer.to_string()),
             text(count(block.transactions.into())),
-            text(money(block.fees)),
+            text(money_aligned(block.fees)),
             text(pause(block)),
             signed(look, block),
             Line::styled(clock(block.time_ms), look.style(Role::Dim)),

@@ -28,7 +28,7 @@ pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
             let found = snapshot.pool.rejections.iter().find(|entry| entry.txid == *txid);
             found.map(|entry| {
                 let fields = vec![
-                    field("transaction", entry.txid.to_string()),
+                    field("id", entry.txid.to_string()),
                     field("code", entry.code.to_string()),
                     field("reason", entry.reason.to_string()),
                     field("refused", format!("{} ago", age(entry.age_ms))),
@@ -82,7 +82,7 @@ fn peer(canvas: &Canvas<'_>, snapshot: &Snapshot, id: &str) -> Found {
     let voter = peer.voter.map_or_else(|| "none".to_owned(), |voter| format!("member {voter}"));
     let fields = vec![
         field("name", peer.name.to_string()),
-        field("network key", peer.id.clone()),
+        field("key", peer.id.clone()),
         field("address", peer.address.to_string()),
         field("direction", direction(canvas.look, peer.inbound)),
         field("committee", voter),
@@ -105,7 +105,7 @@ fn transaction(canvas: &Canvas<'_>, snapshot: &Snapshot, key: &RowKey) -> Found 
     if entry.is_none() && open.is_none() {
         return None;
     }
-    let mut fields = vec![field("transaction", txid.to_string())];
+    let mut fields = vec![field("id", txid.to_string())];
     if let Some(entry) = entry {
         let rate = entry.fee.saturating_mul(1000) / entry.size.max(1);
         fields.extend([
@@ -115,7 +115,7 @@ fn transaction(canvas: &Canvas<'_>, snapshot: &Snapshot, key: &RowKey) -> Found 
             field("size", bytes(entry.size)),
             field("inputs", entry.inputs.to_string()),
             field("outputs", entry.outputs.to_string()),
-            field("in the pool", format!("for {}", age(entry.age_ms))),
+            field("in pool", format!("for {}", age(entry.age_ms))),
         ]);
     }
     if let Some(open) = open {
@@ -218,7 +218,7 @@ fn numbered(state: &State, number: u64) -> Found {
             field("event", count(event.sequence)),
             field("time", format!("{} UTC", clock_precise(event.time_ms))),
             field("what", text),
-            field("all of it", format!("{:?}", event.kind)),
+            field("all of it", serde_json::to_string(&event.kind).unwrap_or_default()),
         ];
         return Some(("Event", fields));
     }

@@ -1,7 +1,7 @@
 //! Help: the key registry as it applies here, and what the symbols mean.
 
 use crate::console::state::{ListId, State};
-use crate::keymap::{Binding, Context, Danger, REGISTRY};
+use crate::keymap::{Action, Binding, Context, Danger, REGISTRY};
 use crate::screens::{MARKS, mark};
 use crate::theme::roles::Role;
 use crate::widgets::pane::Canvas;
@@ -32,10 +32,23 @@ fn lines(state: &State) -> Vec<Row> {
         };
         if possible {
             lines.push(Row::Heading(context.title()));
-            lines.extend(REGISTRY.iter().filter(|binding| binding.context == context).map(Row::Key));
+            lines.extend(
+                REGISTRY
+                    .iter()
+                    .filter(|binding| binding.context == context && exists(state, binding.action))
+                    .map(Row::Key),
+            );
         }
     }
     lines
+}
+
+/// Keys of nodes that are not there are left out.
+fn exists(state: &State, action: Action) -> bool {
+    match action {
+        Action::Node(number) => usize::from(number) <= state.live.nodes.len(),
+        _ => true,
+    }
 }
 
 /// How many lines there are.

@@ -112,7 +112,7 @@ fn labelled(pane: &Canvas<'_>, label: &str, mut rest: Vec<Span<'static>>) -> Lin
 fn consensus(canvas: &mut Canvas<'_>, state: &State, snapshot: &Snapshot) {
     let info = &snapshot.consensus;
     let who = match snapshot.node.voter {
-        Some(voter) => format!("member {voter} of {}", snapshot.members.len()),
+        Some(voter) => format!("voter {voter} of {}", snapshot.members.len()),
         None => "observer".to_owned(),
     };
     let mut pane = canvas.pane("Consensus", &who, false);
@@ -139,10 +139,10 @@ fn consensus(canvas: &mut Canvas<'_>, state: &State, snapshot: &Snapshot) {
     let failed = if info.rounds_failed > 0 { Role::Warn } else { Role::Dim };
     let round = vec![
         pane.span(
-            format!("{} {}", info.round, info.step),
+            format!("{}, step {}", info.round, info.step),
             if info.round > 0 { Role::Warn } else { Role::Text },
         ),
-        pane.span(format!("  {} failed", count(info.rounds_failed)), failed),
+        pane.span(format!(", failed {}", count(info.rounds_failed)), failed),
     ];
     let mut room = bar(pane.look, width, info.era_bytes_used, info.era_bytes_max, None, Role::Bar);
     room.push(pane.span(format!(" {}", bytes(info.era_bytes_used)), Role::Text));
@@ -218,9 +218,9 @@ fn finality(canvas: &mut Canvas<'_>, snapshot: &Snapshot) {
     second.extend(cell(&pane, "max", set, |s| s.max_us, Role::Text));
     let pause = &info.checkpoint_pause;
     let third = vec![
-        pane.span("checkpoint pause p50 ", Role::Dim),
+        pane.span(if pane.width() >= 44 { "checkpoint pause p50 " } else { "pause p50 " }, Role::Dim),
         pane.span(percentile(pause, |s| s.p50_us), Role::Text),
-        pane.span(" max ", Role::Dim),
+        pane.span("  max ", Role::Dim),
         pane.span(percentile(pause, |s| s.max_us), Role::Text),
     ];
     let fourth = vec![
@@ -245,7 +245,7 @@ fn finality(canvas: &mut Canvas<'_>, snapshot: &Snapshot) {
 
 fn signing(canvas: &mut Canvas<'_>, snapshot: &Snapshot) {
     let own: Option<&MemberInfo> = snapshot.members.iter().find(|member| member.own);
-    let mut pane = canvas.pane("Own signatures", "last 64 checkpoints", false);
+    let mut pane = canvas.pane("Own signatures", "64 checkpoints", false);
     let Some(own) = own else {
         let line = Line::from(pane.span("this node is not in the committee: it signs nothing", Role::Dim));
         pane.line(0, &line);
@@ -301,7 +301,7 @@ fn resources(canvas: &mut Canvas<'_>, snapshot: &Snapshot) {
         ("pool", format!("{} tx, {}", count(pool.transactions), bytes(pool.bytes))),
         (
             "host",
-            format!("cpu {cpu}, rss {}, {} fds", bytes_or_unknown(host.rss_bytes), known(host.open_files)),
+            format!("cpu {cpu}, rss {}, {} fd", bytes_or_unknown(host.rss_bytes), known(host.open_files)),
         ),
         (
             "disk",
@@ -314,7 +314,8 @@ fn resources(canvas: &mut Canvas<'_>, snapshot: &Snapshot) {
         ("clock", format!("{} against the peers", offset(host.clock_offset_ms))),
     ];
     for (row, (label, text)) in texts.into_iter().enumerate() {
-        let line = labelled(&pane, label, vec![pane.span(text, Role::Text)]);
+        // One cell less for the names than elsewhere: the host's line needs it at 80 columns.
+        let line = Line::from(vec![pane.span(format!("{label:<8}"), Role::Dim), pane.span(text, Role::Text)]);
         pane.line(row, &line);
     }
 }

@@ -13,15 +13,15 @@ use std::cmp::Ordering;
 const COLUMNS: [Column; 11] = [
     Column::text("name", 8),
     Column::text("address", 15).flexible(),
-    Column::text("dir", 5),
-    Column::number("height", 9),
+    Column::text("dir", 5).optional(2),
+    Column::number("height", 9).optional(1),
     Column::number("rtt", 7),
-    Column::number("in", 8),
-    Column::number("out", 8),
-    Column::number("up for", 9).optional(1),
-    Column::number("clock", 9).optional(3),
-    Column::number("dropped", 8).optional(2),
-    Column::text("agent", 24).optional(4),
+    Column::number("in", 8).optional(4),
+    Column::number("out", 8).optional(3),
+    Column::number("up for", 9).optional(5),
+    Column::number("clock", 9).optional(7),
+    Column::number("dropped", 8).optional(6),
+    Column::text("agent", 24).optional(8),
 ];
 
 fn compare(column: usize, a: &PeerInfo, b: &PeerInfo) -> Ordering {

@@ -4,7 +4,7 @@ use crate::console::state::{ListId, State};
 use crate::screens::{arrange, passes, shown, title};
 use crate::theme::Look;
 use crate::theme::roles::{Glyph, Role};
-use crate::widgets::format::{age, bytes, count, money};
+use crate::widgets::format::{age, bytes, count, money_aligned};
 use crate::widgets::meter::bar;
 use crate::widgets::pane::Canvas;
 use crate::widgets::table::{Column, table};
@@ -17,11 +17,11 @@ use std::cmp::Ordering;
 const COLUMNS: [Column; 7] = [
     Column::text("id", 8),
     Column::text("state", 11),
-    Column::number("size", 8),
-    Column::number("fee", 16),
-    Column::number("age", 9),
-    Column::number("in:out", 7).optional(2),
-    Column::number("value", 10).flexible().optional(1),
+    Column::number("size", 8).optional(2),
+    Column::number("fee units", 11),
+    Column::number("age", 9).optional(1),
+    Column::number("in:out", 7).optional(4),
+    Column::number("value", 16).flexible().optional(3),
 ];
 
 const REJECTED: [Column; 4] = [
@@ -128,7 +128,7 @@ pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
 
 fn counts(canvas: &mut Canvas<'_>, pool: &PoolInfo) {
     let mut pane = canvas.pane("Pool", "", false);
-    let width = pane.width().saturating_sub(30).min(40);
+    let width = pane.width().saturating_sub(31).min(40);
     let mut fill = vec![pane.span(format!("{:<10}{:>9} ", "held", count(pool.transactions)), Role::Strong)];
     fill.extend(bar(pane.look, width, pool.transactions, pool.transactions_max, None, Role::Bar));
     fill.push(pane.span(format!(" of {}", count(pool.transactions_max)), Role::Dim));
@@ -136,7 +136,7 @@ fn counts(canvas: &mut Canvas<'_>, pool: &PoolInfo) {
     size.extend(bar(pane.look, width, pool.bytes, pool.bytes_max, None, Role::Bar));
     size.push(pane.span(format!(" of {}", bytes(pool.bytes_max)), Role::Dim));
     let pair = |pane: &Canvas<'_>, left: (&str, u64), right: (&str, u64)| {
-        let text = format!("{:<10}{:>9}  {:<9}{:>9}", left.0, count(left.1), right.0, count(right.1));
+        let text = format!("{:<10}{:>9}  {:<8}{:>7}", left.0, count(left.1), right.0, count(right.1));
         Line::from(pane.span(text, Role::Text))
     };
     let lines = [
@@ -192,10 +192,10 @@ fn entries(canvas: &mut Canvas<'_>, state: &State, pool: &PoolInfo) {
             text(entry.txid.short()),
             status(look, entry.status),
             text(bytes(entry.size)),
-            text(money(entry.fee)),
+            text(count(entry.fee)),
             text(age(entry.age_ms)),
             text(format!("{}:{}", entry.inputs, entry.outputs)),
-            text(format!("{} TIME", entry.value)),
+            text(money_aligned(entry.value.units())),
         ]
     });
 }

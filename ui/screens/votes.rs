@@ -3,10 +3,10 @@
 use crate::console::state::{ListId, State};
 use crate::screens::{MARKS, arrange, mark, passes, shown, title};
 use crate::theme::roles::{Glyph, Role};
-use crate::widgets::format::{UNKNOWN, age, clock, clock_precise, count, latency};
+use crate::widgets::format::{UNKNOWN, age, clock, clock_precise, count, latency_range};
 use crate::widgets::meter::bar;
 use crate::widgets::pane::Canvas;
-use crate::widgets::table::{Column, table};
+use crate::widgets::table::{Column, table, widths, window};
 use masternode::telemetry::event::{Event, EventKind};
 use masternode::telemetry::snapshot::{MemberInfo, OpenTransaction, Snapshot};
 use ratatui::layout::Rect;
@@ -15,12 +15,12 @@ use std::cmp::Ordering;
 
 const MEMBERS: [Column; 7] = [
     Column::text("member", 10),
-    Column::number("weight", 6),
+    Column::number("weight", 6).optional(2),
     Column::text("link", 6),
-    Column::number("batch", 6),
-    Column::number("last vote", 9),
-    Column::number("votes", 10).optional(1),
-    Column::text("checkpoints, newest right", 12).flexible(),
+    Column::number("batch", 6).optional(3),
+    Column::number("last vote", 9).optional(1),
+    Column::number("votes", 10).optional(4),
+    Column::text("checkpoints, new right", 12).flexible(),
 ];
 
 /// Cells of a quorum meter.
@@ -80,12 +80,8 @@ pub fn describe(kind: &EventKind) -> (Role, String) {
             (if *own { Role::Strong } else { Role::Text }, text)
         }
         EventKind::Final { count: payments, fastest_us, slowest_us, .. } => {
-            let text = format!(
-                "final {} in {} to {}",
-                count((*payments).into()),
-                latency(*fastest_us),
-                latency(*slowest_us)
-            );
+            let text =
+                format!("final {} in {}", count((*payments).into()), latency_range(*fastest_us, *slowest_us));
             (Role::Good, text)
         }
         EventKind::Frozen { height, era_ms } => {
@@ -141,6 +137,14 @@ pub fn marks(canvas: &Canvas<'_>, member: &MemberInfo, width: usize) -> Line<'st
 pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
     let Some(snapshot) = state.snapshot() else { return };
     let area = canvas.area;
+    if area.height < 14 {
+        // One of the three fits; Tab chooses.
+        return match state.focused_list() {
+            Some(ListId::Open) => meters(canvas, state, snapshot),
+            Some(ListId::Members) => grid(canvas, state, snapshot),
+            _ => flow(canvas, state),
+        };
+    }
     let wanted = u16::try_from(snapshot.members.len() + 4).unwrap_or(u16::MAX);
     let top = wanted.min(area.height / 2).max(5).min(area.height);
     grid(&mut canvas.part(Rect { height: top, ..area }), state, snapshot);
@@ -164,7 +168,7 @@ fn grid(canvas: &mut Canvas<'_>, state: &State, snapshot: &Snapshot) {
     let consensus = &snapshot.consensus;
     let frozen = if consensus.frozen { ", frozen" } else { "" };
     let note = format!(
-        "height {} round {} {}{frozen}, proposer {}, {} rounds failed",
+        "height {} round {} {}{frozen}, proposer {}, failed rounds {}",
         count(consensus.height),
         consensus.round,
         consensus.step,
@@ -187,8 +191,7 @@ fn grid(canvas: &mut Canvas<'_>, state: &State, snapshot: &Snapshot) {
     let area = pane.area;
     let mut part = pane.part(Rect { height: area.height.saturating_sub(1), ..area });
     let look = part.look;
-    let fixed = if part.width() >= 71 { 53 } else { 42 };
-    let room = part.width().saturating_sub(fixed);
+    let room = widths(&MEMBERS, part.width()).last().copied().flatten().unwrap_or(0);
     let mark_lines: Vec<Line<'static>> = rows.iter().map(|member| marks(&part, member, room)).collect();
     table(&mut part, &MEMBERS, rows.len(), shown(state, ListId::Members), |index| {
         let Some(member) = rows.get(index) else { return Vec::new() };
@@ -228,7 +231,7 @@ fn flow(canvas: &mut Canvas<'_>, state: &State) {
     let at = shown.selected.unwrap_or(0);
     let first = match cursor.selected {
         None => rows.len().saturating_sub(height),
-        Some(_) => crate::widgets::table::window(rows.len(), height, at),
+        Some(_) => window(rows.len(), height, at),
     };
     let wide = pane.width() >= 60;
     for (row, event) in rows.iter().skip(first).take(height).enumerate() {
@@ -250,7 +253,7 @@ fn flow(canvas: &mut Canvas<'_>, state: &State) {
 fn meters(canvas: &mut Canvas<'_>, state: &State, snapshot: &Snapshot) {
     let consensus = &snapshot.consensus;
     let rows = open(state);
-    let note = format!("{} quorum {} of {}", rows.len(), consensus.quorum_weight, consensus.total_weight);
+    let note = format!("{}, quorum {} of {}", rows.len(), consensus.quorum_weight, consensus.total_weight);
     let focused = state.focused_list() == Some(ListId::Open);
     let look = canvas.look;
     let mut pane = canvas.pane(&title(state, ListId::Open, "Open"), &note, focused);

@@ -1,6 +1,6 @@
 //! Numbers as text for people, always with their unit, in ASCII.
 
-use masternode::primitives::amount::Amount;
+use masternode::primitives::amount::{Amount, UNITS_PER_TIME};
 use masternode::telemetry::histogram::Percentiles;
 
 /// Shown where nothing is known.
@@ -19,7 +19,7 @@ pub fn count(value: u64) -> String {
     text
 }
 
-/// Bytes in decimal units: `812 B`, `1.2 kB`, `31.0 GB`.
+/// Bytes in decimal units: `812 B`, `1.2 kB`, `31.0 GB`, `148 GB`.
 pub fn bytes(value: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if value < 1000 {
@@ -28,14 +28,14 @@ pub fn bytes(value: u64) -> String {
     let mut scaled = value as f64 / 1000.0;
     let mut unit = "kB";
     for next in UNITS.iter().skip(1) {
-        // Three digits at most: 999.95 would round to 1000.0.
-        if scaled < 999.95 {
+        // Three digits at most: 999.5 would round to 1000.
+        if scaled < 999.5 {
             break;
         }
         scaled /= 1000.0;
         unit = next;
     }
-    format!("{scaled:.1} {unit}")
+    if scaled < 99.95 { format!("{scaled:.1} {unit}") } else { format!("{scaled:.0} {unit}") }
 }
 
 /// Bytes, or a dash.
@@ -62,11 +62,13 @@ pub fn percentile(set: &Percentiles, of: fn(&Percentiles) -> u64) -> String {
     if set.count == 0 { UNKNOWN.to_owned() } else { latency(of(set)) }
 }
 
-/// A duration in at most two units: `0.4 s`, `12 s`, `2 m 10 s`, `4 h 12 m`, `3 d 4 h`.
+/// A duration in at most two units: `430 ms`, `1.4 s`, `12 s`, `2 m 10 s`, `4 h 12 m`, `3 d 4 h`.
 pub fn age(value_ms: u64) -> String {
     let seconds = value_ms / 1000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    if value_ms < 10_000 {
+    if value_ms < 1_000 {
+        format!("{value_ms} ms")
+    } else if value_ms < 10_000 {
         format!("{:.1} s", value_ms as f64 / 1000.0)
     } else if minutes < 1 {
         format!("{seconds} s")
@@ -88,6 +90,20 @@ pub fn clock(time_ms: u64) -> String {
 /// Time of day with milliseconds: `14:03:22.041`.
 pub fn clock_precise(time_ms: u64) -> String {
     format!("{}.{:03}", clock(time_ms), time_ms % 1000)
+}
+
+/// Two latencies in the unit of the larger: `4.1-12.3 ms`.
+pub fn latency_range(least_us: u64, most_us: u64) -> String {
+    if most_us < 10_000_000 {
+        format!("{:.1}-{:.1} ms", least_us as f64 / 1000.0, most_us as f64 / 1000.0)
+    } else {
+        format!("{:.1}-{:.1} s", least_us as f64 / 1e6, most_us as f64 / 1e6)
+    }
+}
+
+/// Units of money as TIME with all eight places, so that columns align.
+pub fn money_aligned(units: u64) -> String {
+    format!("{}.{:08} TIME", count(units / UNITS_PER_TIME), units % UNITS_PER_TIME)
 }
 
 /// Units of money as decimal TIME.
@@ -136,11 +152,11 @@ mod tests {
         assert_eq!(count(0), "0");
         assert_eq!(bytes(999), "999 B");
         assert_eq!(bytes(999_999), "1.0 MB");
-        assert_eq!(bytes(u64::MAX), "18446.7 PB");
+        assert_eq!(bytes(u64::MAX), "18447 PB");
         assert_eq!(latency(430), "0.43 ms");
         assert_eq!(latency(8_140), "8.1 ms");
         assert_eq!(latency(153_400), "153 ms");
-        assert_eq!(age(430), "0.4 s");
+        assert_eq!(age(430), "430 ms");
         assert_eq!(age(130_000), "2 m 10 s");
         assert_eq!(clock_precise(1_700_000_000_041), "22:13:20.041");
     }

@@ -14,10 +14,7 @@ pub fn bar(
     mark: Option<u64>,
     role: Role,
 ) -> Vec<Span<'static>> {
-    let cells_of = |part: u64| {
-        let share = (part.min(total) as f64) / (total.max(1) as f64);
-        (share * width as f64).round() as usize
-    };
+    let cells_of = |part: u64| scaled(part.min(total), total, width);
     let full = cells_of(value).min(width);
     // The mark sits on the first cell that reaches it, and stays inside the bar.
     let mark = mark.map(|mark| cells_of(mark).clamp(1, width.max(1)) - 1);
@@ -42,6 +39,13 @@ pub fn bar(
     spans
 }
 
+/// `value / total` of `length`, rounded to the nearest.
+fn scaled(value: u64, total: u64, length: usize) -> usize {
+    let (value, total) = (u128::from(value), u128::from(total.max(1)));
+    let nearest = (2 * value * length as u128 + total) / (2 * total);
+    usize::try_from(nearest).unwrap_or(length)
+}
+
 /// Draws a history as columns over the whole canvas, newest at the right, scaled to its largest value.
 pub fn chart(canvas: &mut Canvas<'_>, history: &[u64]) {
     let (width, height) = (canvas.width(), canvas.height());
@@ -56,7 +60,7 @@ pub fn chart(canvas: &mut Canvas<'_>, history: &[u64]) {
         let text: String = shown
             .iter()
             .map(|value| {
-                let eighths = (*value as f64 / largest as f64 * (height * 8) as f64).round() as usize;
+                let eighths = scaled(*value, largest, height * 8);
                 // Something that happened is never drawn as nothing.
                 let eighths = if *value > 0 { eighths.max(1) } else { 0 };
                 match eighths.saturating_sub(below) {

@@ -53,8 +53,8 @@ pub struct Shown {
     pub sorted: Option<(usize, bool)>,
 }
 
-/// Which columns fit into `width` and how wide they are.
-fn widths(columns: &[Column], width: usize) -> Vec<Option<usize>> {
+/// Which columns fit into `width` cells and how wide each is; `None` is left out.
+pub fn widths(columns: &[Column], width: usize) -> Vec<Option<usize>> {
     let mut kept: Vec<bool> = vec![true; columns.len()];
     let needed = |kept: &[bool]| -> usize {
         columns.iter().zip(kept).filter(|(_, kept)| **kept).map(|(column, _)| column.width + 1).sum()

@@ -8,17 +8,33 @@ use crate::consensus::output::{Notice, Output, Record};
 use crate::consensus::verify::EraContext;
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
-use crate::primitives::hash::EraTag;
+use crate::primitives::hash::{EraTag, era_tag};
 use crate::primitives::keys::Signature;
 use crate::primitives::message::{Message, PeerId};
 use crate::primitives::vote::Step;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+impl LastCommit {
+    /// The certificate of a tip that was applied in an earlier life; without it no block could follow.
+    pub(super) fn of_tip(host: &dyn Host) -> Option<Self> {
+        let tip = host.tip();
+        let qc = tip.commit?;
+        Some(Self {
+            era_tag: era_tag(host.chain(), tip.height, tip.parent),
+            height: tip.height,
+            id: tip.block,
+            block: None,
+            round: qc.round,
+            votes: qc.votes().unwrap_or_default().into_iter().collect(),
+        })
+    }
+}
+
 impl Machine {
     /// A decided block that was pulled.
     pub(super) fn on_decided(&mut self, host: &mut dyn Host, from: PeerId, pulled: Verified<(Block, Qc)>) {
-        if pulled.era != self.context.era_tag {
+        if self.halted.is_some() || pulled.era != self.context.era_tag {
             // Decided here in the meantime, or asked for anew under the right committee.
             return;
         }
@@ -86,7 +102,9 @@ impl Machine {
         }
         self.last_commit = Some(LastCommit {
             era_tag: self.context.era_tag,
-            block: Arc::clone(block),
+            height: self.context.height,
+            id: qc.block,
+            block: Some(Arc::clone(block)),
             round: qc.round,
             votes,
         });
@@ -103,6 +121,8 @@ impl Machine {
         self.pulls.clear();
         self.timers.clear_round();
         self.timers.era_end = Some(self.now.monotonic_us.saturating_add(self.timing.era_us));
+        // Tells those who missed the decision at once.
+        self.timers.status = Some(self.now.monotonic_us);
     }
 
     /// Whether a message is a precommit for the block just decided.
@@ -120,9 +140,10 @@ impl Machine {
     /// Keeps a late precommit for the next block's last commit.
     pub(super) fn on_late_precommit(&mut self, message: &Message) {
         let (Message::Vote(vote), Some(last)) = (message, &mut self.last_commit) else { return };
-        let matches = vote.round == last.round && vote.block == Some(last.block.id());
-        if matches && last.votes.insert(vote.voter, vote.signature).is_none() {
-            let height = last.block.header.height;
+        let matches = vote.round == last.round && vote.block == Some(last.id);
+        if matches && !last.votes.contains_key(&vote.voter) {
+            last.votes.insert(vote.voter, vote.signature);
+            let height = last.height;
             self.notice(Notice::LatePrecommit { height, voter: vote.voter });
         }
     }

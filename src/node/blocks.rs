@@ -1,0 +1,190 @@
+//! Decided blocks for peers that are behind, read off the engine; and the thread that stores them.
+//!
+//! A block is served from memory until the store has it, then from the store. Each peer may have a few
+//! requests waiting; what is beyond it is dropped, and the peer asks again or asks another.
+
+use crate::ledger::apply::BlockWrite;
+use crate::ledger::store::Store;
+use crate::network::Network;
+use crate::network::router::Recipients;
+use crate::node::halt::Halt;
+use crate::primitives::block::{Block, Outline};
+use crate::primitives::certificate::Qc;
+use crate::primitives::message::{Message, PeerId};
+use crate::primitives::transaction::Transaction;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
+
+/// Requests of all peers that may wait.
+pub const REQUESTS_WAITING_MAX: usize = 64;
+/// Requests of one peer that may wait; it needs one block at a time.
+const REQUESTS_OF_PEER_MAX: u32 = 4;
+/// Bytes of bodies in one answer; well below the largest frame.
+const PAGE_BYTES: u64 = 1 << 20;
+
+/// Decided blocks that the store does not have yet; bounded by the queues in front of it.
+#[derive(Debug, Default)]
+pub struct RecentBlocks(Mutex<VecDeque<(Arc<Block>, Qc)>>);
+
+impl RecentBlocks {
+    /// Adds a decided block.
+    pub fn add(&self, block: Arc<Block>, qc: Qc) {
+        self.0.lock().push_back((block, qc));
+    }
+
+    /// Drops what the store has.
+    pub fn stored(&self, height: u64) {
+        self.0.lock().retain(|(block, _)| block.header.height > height);
+    }
+
+    /// The block of a height.
+    #[must_use]
+    pub fn find(&self, height: u64) -> Option<(Arc<Block>, Qc)> {
+        self.0.lock().iter().find(|(block, _)| block.header.height == height).cloned()
+    }
+}
+
+/// The store thread: stores blocks in order until the effects are gone. After a failure nothing is
+/// stored any more; the vote log keeps those blocks for the next start.
+pub fn store_blocks(
+    blocks: &Receiver<BlockWrite>,
+    store: &Store,
+    durable: &AtomicU64,
+    recent: &RecentBlocks,
+    halt: &Halt,
+) {
+    while let Ok(write) = blocks.recv() {
+        if halt.is_set() {
+            continue;
+        }
+        let height = write.diff.header.height;
+        match store.commit(&write) {
+            Ok(()) => {
+                durable.store(height, Ordering::Release);
+                recent.stored(height);
+            }
+            Err(error) => halt.set(format!("block {height} was not stored: {error}")),
+        }
+    }
+}
+
+/// Takes requests for decided blocks, few of each peer.
+#[derive(Debug)]
+pub struct Counter {
+    queue: SyncSender<(PeerId, Message)>,
+    waiting: Arc<Mutex<HashMap<PeerId, u32>>>,
+}
+
+impl Counter {
+    /// Takes a request, or drops it.
+    pub fn ask(&self, peer: PeerId, request: Message) {
+        {
+            let mut waiting = self.waiting.lock();
+            let of_peer = waiting.entry(peer).or_default();
+            if *of_peer >= REQUESTS_OF_PEER_MAX {
+                return;
+            }
+            *of_peer += 1;
+        }
+        if self.queue.try_send((peer, request)).is_err() {
+            answered(&self.waiting, peer);
+        }
+    }
+}
+
+fn answered(waiting: &Mutex<HashMap<PeerId, u32>>, peer: PeerId) {
+    let mut waiting = waiting.lock();
+    if let Some(of_peer) = waiting.get_mut(&peer) {
+        *of_peer = of_peer.saturating_sub(1);
+        if *of_peer == 0 {
+            waiting.remove(&peer);
+        }
+    }
+}
+
+/// Answers requests for decided blocks, on a thread of its own.
+pub struct BlockServer {
+    requests: Receiver<(PeerId, Message)>,
+    waiting: Arc<Mutex<HashMap<PeerId, u32>>>,
+    store: Arc<Store>,
+    recent: Arc<RecentBlocks>,
+    network: Arc<Network>,
+}
+
+impl BlockServer {
+    /// A server and where its requests go.
+    #[must_use]
+    pub fn new(store: Arc<Store>, recent: Arc<RecentBlocks>, network: Arc<Network>) -> (Counter, Self) {
+        let (queue, requests) = std::sync::mpsc::sync_channel(REQUESTS_WAITING_MAX);
+        let waiting = Arc::default();
+        let counter = Counter { queue, waiting: Arc::clone(&waiting) };
+        (counter, Self { requests, waiting, store, recent, network })
+    }
+
+    /// Answers until nobody asks any more.
+    pub fn run(&self) {
+        while let Ok((peer, request)) = self.requests.recv() {
+            if let Some(answer) = self.answer(&request) {
+                self.network.send(Recipients::Peer(peer), &answer);
+            }
+            answered(&self.waiting, peer);
+        }
+    }
+
+    /// `None` for what this node does not have.
+    fn answer(&self, request: &Message) -> Option<Message> {
+        match request {
+            Message::GetBlock { height } => {
+                let (outline, qc) = self.outline(*height)?;
+                Some(Message::Block { outline, qc })
+            }
+            Message::GetBlockBodies { height, from } => {
+                let transactions = self.bodies(*height, *from)?;
+                Some(Message::BlockBodies { height: *height, from: *from, transactions })
+            }
+            _ => None,
+        }
+    }
+
+    fn outline(&self, height: u64) -> Option<(Outline, Qc)> {
+        if let Some((block, qc)) = self.recent.find(height) {
+            return Some((block.outline(), qc));
+        }
+        match self.store.outline(height) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(height, %error, "a stored block cannot be read");
+                None
+            }
+        }
+    }
+
+    fn bodies(&self, height: u64, from: u32) -> Option<Vec<Transaction>> {
+        if let Some((block, _)) = self.recent.find(height) {
+            return Some(page(&block, from));
+        }
+        match self.store.bodies(height, from, PAGE_BYTES) {
+            Ok(bodies) => Some(bodies),
+            Err(error) => {
+                tracing::error!(height, from, %error, "stored transactions cannot be read");
+                None
+            }
+        }
+    }
+}
+
+/// Bodies from an index on, at least one unless there are no more.
+fn page(block: &Block, from: u32) -> Vec<Transaction> {
+    let mut bytes = 0;
+    let rest = block.transactions.get(from as usize..).unwrap_or_default().iter();
+    rest.take_while(|transaction| {
+        let first = bytes == 0;
+        bytes += transaction.size();
+        first || bytes <= PAGE_BYTES
+    })
+    .map(|transaction| transaction.body().clone())
+    .collect()
+}

@@ -1,0 +1,243 @@
+//! The sign floor: the greatest height this masternode may have signed in, in a file of its own.
+//!
+//! The database and the vote log can go back in time together (a restored backup, a cloned disk, a
+//! disk that lied about a sync); this file is written before anything of a new height is sent, so a
+//! start that finds it ahead of both knows that votes may be missing from the log and must not sign.
+//! Nothing was ever sent above the floor, so signing is safe again once the chain has passed it.
+//!
+//! Written whole: temporary file, sync, rename, sync of the directory.
+
+use crate::node::journal::{Journal, JournalError};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Name of the file in the data directory.
+pub const FLOOR_FILE_NAME: &str = "sign_floor";
+
+/// Why the floor cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FloorError {
+    /// The system refused an operation.
+    #[error(
+        "cannot {action} `{path}`: {source}; nothing more is signed, free or replace the disk and restart"
+    )]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The file holds something else.
+    #[error(
+        "`{path}` is damaged: it must hold one line `height = N`, N being the greatest height this masternode may \
+         have signed in; write it anew with a height that is surely not too low"
+    )]
+    Damaged { path: PathBuf },
+    /// The chain is there and the floor is not.
+    #[error(
+        "`{path}` is missing while the database is at height {height}: nobody knows how far this masternode has \
+         signed; write `height = N` to it, N being the greatest height the network may have reached by now"
+    )]
+    Missing { path: PathBuf, height: u64 },
+}
+
+/// The log and the database are behind what this masternode has signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "database at height {store}, vote log at {journal}, sign floor {floor}: not voting. Files of this masternode \
+     have gone back in time; it follows the chain without signing, and may vote again when it is restarted at \
+     height {floor} or above"
+)]
+pub struct BehindFloor {
+    /// Height of the newest block in the database.
+    pub store: u64,
+    /// Height of the vote log.
+    pub journal: u64,
+    /// The floor.
+    pub floor: u64,
+}
+
+/// The file, with what it says.
+#[derive(Debug)]
+pub struct SignFloor {
+    path: PathBuf,
+    height: Option<u64>,
+}
+
+impl SignFloor {
+    /// Reads the floor in `data_dir`.
+    ///
+    /// # Errors
+    /// [`FloorError`].
+    pub fn read(data_dir: &Path) -> Result<Self, FloorError> {
+        let path = data_dir.join(FLOOR_FILE_NAME);
+        let height = match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let height = text.trim_end().strip_prefix("height = ").and_then(|number| number.parse().ok());
+                match height {
+                    Some(height) => Some(height),
+                    None => return Err(FloorError::Damaged { path }),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(FloorError::Damaged { path });
+            }
+            Err(source) => return Err(FloorError::Io { action: "read", path, source }),
+        };
+        Ok(Self { path, height })
+    }
+
+    /// Whether a node with its database at `store` and its log at `journal` may sign.
+    ///
+    /// # Errors
+    /// [`FloorError::Missing`] when the file is gone and the chain is not new.
+    pub fn check(&self, store: u64, journal: u64) -> Result<Result<(), BehindFloor>, FloorError> {
+        match self.height {
+            None if store > 0 => Err(FloorError::Missing { path: self.path.clone(), height: store }),
+            Some(floor) if floor > store && floor > journal => Ok(Err(BehindFloor { store, journal, floor })),
+            _ => Ok(Ok(())),
+        }
+    }
+
+    /// Raises the floor to `height`, durably. Three syncs; nothing when it is there already.
+    ///
+    /// # Errors
+    /// [`FloorError::Io`]: nothing of `height` may be sent.
+    pub fn raise(&mut self, height: u64) -> Result<(), FloorError> {
+        if self.height.is_some_and(|floor| floor >= height) {
+            return Ok(());
+        }
+        let temporary = self.path.with_extension("new");
+        let io = |action| {
+            let path = self.path.clone();
+            move |source| FloorError::Io { action, path, source }
+        };
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(io("create"))?;
+        writeln!(file, "height = {height}").map_err(io("write"))?;
+        file.sync_all().map_err(io("sync"))?;
+        std::fs::rename(&temporary, &self.path).map_err(io("replace"))?;
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(io("sync"))?;
+        self.height = Some(height);
+        Ok(())
+    }
+}
+
+/// Vote log and floor together: what has to be durable before anything is sent.
+#[derive(Debug)]
+pub struct VoteLog {
+    journal: Journal,
+    floor: SignFloor,
+}
+
+/// Why the vote log stopped working.
+#[derive(Debug, thiserror::Error)]
+pub enum VoteLogError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Floor(#[from] FloorError),
+}
+
+impl VoteLog {
+    /// A log to be written from now on; raises the floor to its height.
+    ///
+    /// # Errors
+    /// [`VoteLogError`].
+    pub fn new(journal: Journal, mut floor: SignFloor, height: u64) -> Result<Self, VoteLogError> {
+        let mut journal = journal;
+        journal.next_height(height, 0)?;
+        floor.raise(height)?;
+        Ok(Self { journal, floor })
+    }
+}
+
+impl crate::node::effects::Log for VoteLog {
+    fn stage(&mut self, height: u64, record: &crate::consensus::output::Record) {
+        self.journal.stage(height, record);
+    }
+
+    fn staged_bytes(&self) -> usize {
+        self.journal.staged_bytes()
+    }
+
+    fn commit(&mut self) -> Result<(), VoteLogError> {
+        Ok(self.journal.commit()?)
+    }
+
+    fn next_height(&mut self, height: u64, durable_height: u64) -> Result<(), VoteLogError> {
+        self.journal.next_height(height, durable_height)?;
+        Ok(self.floor.raise(height)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::primitives::hash::{ChainId, Hash};
+
+    #[test]
+    fn the_floor_is_read_back_and_never_sinks() {
+        let root = tempfile::tempdir().unwrap();
+        let mut floor = SignFloor::read(root.path()).unwrap();
+        floor.raise(7).unwrap();
+        floor.raise(5).unwrap();
+        assert_eq!(SignFloor::read(root.path()).unwrap().height, Some(7));
+    }
+
+    #[test]
+    fn a_floor_ahead_of_log_and_database_forbids_signing_and_names_all_three() {
+        let root = tempfile::tempdir().unwrap();
+        let mut floor = SignFloor::read(root.path()).unwrap();
+        floor.raise(1311).unwrap();
+        let refused = floor.check(1204, 1205).unwrap().unwrap_err();
+        let text = refused.to_string();
+        for number in ["1204", "1205", "1311"] {
+            assert!(text.contains(number), "{text}");
+        }
+        assert_eq!(floor.check(1310, 1311).unwrap(), Ok(()), "the log of the height is there");
+        assert_eq!(floor.check(1311, 1200).unwrap(), Ok(()), "the height is decided, its log is not needed");
+    }
+
+    #[test]
+    fn a_missing_floor_is_fine_for_a_new_chain_only() {
+        let root = tempfile::tempdir().unwrap();
+        let floor = SignFloor::read(root.path()).unwrap();
+        assert_eq!(floor.check(0, 1).unwrap(), Ok(()));
+        let error = floor.check(3, 4).unwrap_err().to_string();
+        assert!(error.contains("sign_floor") && error.contains("height 3"), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_floor_is_refused_with_its_name_and_the_remedy() {
+        let root = tempfile::tempdir().unwrap();
+        for text in ["", "height = ", "height = 1x", "\0\0\0\0", "12"] {
+            std::fs::write(root.path().join(FLOOR_FILE_NAME), text).unwrap();
+            let error = SignFloor::read(root.path()).unwrap_err().to_string();
+            assert!(error.contains("sign_floor") && error.contains("height = N"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_floor_is_at_the_height_of_the_log_before_anything_of_it_is_sent() {
+        use crate::node::effects::Log as _;
+        let root = tempfile::tempdir().unwrap();
+        let chain = ChainId(Hash([1; 32]));
+        let (journal, _) = Journal::open(&root.path().join("journal"), chain, 4).unwrap();
+        let mut log = VoteLog::new(journal, SignFloor::read(root.path()).unwrap(), 4).unwrap();
+        assert_eq!(SignFloor::read(root.path()).unwrap().height, Some(4));
+        log.next_height(5, 4).unwrap();
+        assert_eq!(SignFloor::read(root.path()).unwrap().height, Some(5));
+        let (journal, _) = Journal::open(&root.path().join("journal"), chain, 1).unwrap();
+        assert_eq!(journal.height(), 5);
+    }
+}

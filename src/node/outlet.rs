@@ -1,0 +1,112 @@
+//! What the effects thread acts on: network, block pulls, store and hub, none of which makes it wait,
+//! but for a store that is more than [`BLOCKS_WAITING_MAX`] blocks behind.
+
+use crate::consensus::output::{Output, Target};
+use crate::ledger::apply::BlockWrite;
+use crate::network::Network;
+use crate::network::router::Recipients;
+use crate::node::blocks::RecentBlocks;
+use crate::node::clock;
+use crate::node::effects::Sink;
+use crate::node::halt::Halt;
+use crate::node::host::WriteQueue;
+use crate::node::hub::Hub;
+use crate::node::pull::PullEvent;
+use crate::primitives::message::PeerId;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+
+/// Decided blocks that may wait for the database. When more do, effects wait and with them this node's
+/// votes: a validator whose disk cannot keep up must not run ahead of it.
+pub const BLOCKS_WAITING_MAX: usize = 8;
+
+/// See the module.
+pub struct Outlet {
+    pub network: Arc<Network>,
+    /// Where pulls of decided blocks are carried out.
+    pub pulls: SyncSender<PullEvent>,
+    /// Effects of decided blocks, made by the engine, in order.
+    pub writes: Arc<WriteQueue>,
+    /// The store thread.
+    pub store: SyncSender<BlockWrite>,
+    /// Height up to which the store holds every block.
+    pub durable: Arc<AtomicU64>,
+    /// Decided blocks the store has not yet.
+    pub recent: Arc<RecentBlocks>,
+    pub hub: Arc<Hub>,
+    pub halt: Arc<Halt>,
+}
+
+impl Outlet {
+    fn misbehaved(&self, peer: PeerId, what: &str) {
+        tracing::warn!(peer = %peer.0.short(), what, "disconnecting a peer that sent what no honest peer sends");
+        self.network.disconnect(peer, what);
+    }
+
+    fn store_block(&self, height: u64) {
+        // The queue holds this block, as the engine applied it before it said so.
+        while let Some(write) = self.writes.pop() {
+            let reached = write.diff.header.height;
+            self.hub.note_fees(reached, write.diff.fees.units());
+            self.recent.add(Arc::clone(&write.block), write.qc.clone());
+            // Fails only when the store thread has died, which stops the node by itself.
+            let _stopping = self.store.send(write);
+            if reached >= height {
+                break;
+            }
+        }
+    }
+}
+
+impl Sink for Outlet {
+    fn carry_out(&mut self, output: &Output) {
+        match output {
+            Output::Send { to, message } => {
+                let to = match to {
+                    Target::All => Recipients::All,
+                    Target::AllExcept(peer) => Recipients::AllExcept(*peer),
+                    Target::Peer(peer) => Recipients::Peer(*peer),
+                };
+                self.network.send(to, message);
+            }
+            // Asked for again while the node is behind, so a full queue loses nothing.
+            Output::PullBlock { peer, height } => {
+                let _repeated = self.pulls.try_send(PullEvent::Wanted { peer: *peer, height: *height });
+            }
+            Output::Committed { block, qc } => {
+                let height = block.header.height;
+                tracing::info!(
+                    height,
+                    block = %block.id().short(),
+                    round = qc.round,
+                    transactions = block.header.tx_count,
+                    "checkpoint"
+                );
+                self.store_block(height);
+            }
+            Output::Misbehaved { peer, what } => self.misbehaved(*peer, what),
+            Output::Halt { reason } => tracing::error!(%reason, "halted"),
+            Output::Rejected { txid, reason, .. } => {
+                tracing::debug!(txid = %txid.short(), %reason, "transaction refused");
+            }
+            Output::Persist { .. }
+            | Output::Replay(_)
+            | Output::Final { .. }
+            | Output::Accepted { .. }
+            | Output::Notice(_) => {}
+        }
+    }
+
+    fn observe(&mut self, outputs: &[Output]) {
+        self.hub.observe(clock::now(), outputs);
+    }
+
+    fn durable_height(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    fn failed(&mut self, reason: String) {
+        self.halt.set(reason);
+    }
+}

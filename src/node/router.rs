@@ -1,0 +1,149 @@
+//! From the network to whoever handles it: votes and connections to the checking workers, transactions
+//! that are new to their other lane, answers about decided blocks to the pull, requests for them to the
+//! server, everything worth telling to the hub.
+//!
+//! Waits only for room for urgent things, which slows peers down; transactions that find no room are
+//! dropped and come again when others vote for them.
+
+use crate::network::NetworkEvent;
+use crate::node::blocks::Counter;
+use crate::node::clock;
+use crate::node::hub::Hub;
+use crate::node::lanes::Lane;
+use crate::node::pull::PullEvent;
+use crate::node::verify::{Verifier, Work};
+use crate::pool::Pool;
+use crate::primitives::clean::CleanText;
+use crate::primitives::hash::Txid;
+use crate::primitives::message::{Message, PeerId};
+use crate::primitives::transaction::{SealedTransaction, Transaction};
+use crate::telemetry::event::EventKind;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use tokio::sync::mpsc;
+
+/// Events of the network that may wait here; messages are bounded by the frame size.
+pub const EVENTS_WAITING_MAX: usize = 1024;
+/// Transactions remembered as being checked, in each of two generations.
+const SEEN_MAX: usize = 65_536;
+/// Least age at which a transaction is forgotten: one that was refused for a passing reason may then
+/// come again.
+const SEEN_US: u64 = 2_000_000;
+
+/// Transactions seen of late, so that the copies of all other peers are not checked again.
+#[derive(Debug, Default)]
+struct Seen {
+    young: HashSet<Txid>,
+    old: HashSet<Txid>,
+    turned_us: u64,
+}
+
+impl Seen {
+    fn contains(&mut self, txid: &Txid, now_us: u64) -> bool {
+        if self.young.len() >= SEEN_MAX || now_us.saturating_sub(self.turned_us) > SEEN_US {
+            self.old = std::mem::take(&mut self.young);
+            self.turned_us = now_us;
+        }
+        self.young.contains(txid) || self.old.contains(txid)
+    }
+
+    fn insert(&mut self, txid: Txid) {
+        self.young.insert(txid);
+    }
+}
+
+/// See the module.
+pub struct Router {
+    pub events: mpsc::Receiver<NetworkEvent>,
+    pub verifier: Verifier,
+    pub pool: Arc<Pool>,
+    pub pulls: SyncSender<PullEvent>,
+    pub server: Counter,
+    pub hub: Arc<Hub>,
+}
+
+impl Router {
+    /// Routes until the network is gone.
+    pub async fn run(mut self) {
+        let mut seen = Seen::default();
+        while let Some(event) = self.events.recv().await {
+            match event {
+                NetworkEvent::Message { peer, message } => self.on_message(&mut seen, peer, message).await,
+                NetworkEvent::Up { peer, vote_key, address, inbound, name, agent, height } => {
+                    tracing::info!(peer = %peer.0.short(), %address, inbound, %name, %agent, height, "peer connected");
+                    let address = CleanText::new(&address.to_string());
+                    let kind = EventKind::PeerConnected { peer: peer.to_string(), address, inbound, name };
+                    self.hub.publish(clock::wall_ms(), kind);
+                    self.urgent(peer, Work::Up { peer, vote_key }).await;
+                }
+                NetworkEvent::Down { peer, address, reason } => {
+                    tracing::info!(peer = %peer.0.short(), %address, %reason, "peer disconnected");
+                    let address = CleanText::new(&address.to_string());
+                    let kind = EventKind::PeerDisconnected { peer: peer.to_string(), address, reason };
+                    self.hub.publish(clock::wall_ms(), kind);
+                    self.urgent(peer, Work::Down { peer }).await;
+                    // A full queue keeps a pull until its deadline.
+                    let _later = self.pulls.try_send(PullEvent::Gone(peer));
+                }
+                NetworkEvent::Refused { address, reason } => {
+                    tracing::warn!(%address, %reason, "connection refused");
+                    let address = CleanText::new(&address.to_string());
+                    self.hub.publish(clock::wall_ms(), EventKind::PeerRefused { address, reason });
+                }
+            }
+        }
+    }
+
+    async fn on_message(&self, seen: &mut Seen, peer: PeerId, message: Message) {
+        match message {
+            Message::Transaction(transaction) => self.on_transaction(seen, peer, transaction),
+            request @ (Message::GetBlock { .. } | Message::GetBlockBodies { .. }) => {
+                self.server.ask(peer, request);
+            }
+            // What does not fit is asked for again.
+            Message::Block { outline, qc } => {
+                let _again = self.pulls.try_send(PullEvent::Outline { peer, outline, qc });
+            }
+            Message::BlockBodies { height, from, transactions } => {
+                let event = PullEvent::Bodies { peer, height, from, transactions };
+                let _again = self.pulls.try_send(event);
+            }
+            message => self.urgent(peer, Work::Message { from: peer, message }).await,
+        }
+    }
+
+    fn on_transaction(&self, seen: &mut Seen, peer: PeerId, transaction: Transaction) {
+        let now_us = clock::monotonic_us();
+        let transaction = SealedTransaction::new(transaction);
+        let txid = transaction.id();
+        let refused_for_good =
+            || self.pool.rejection(&txid, now_us).is_some_and(|reason| !reason.is_temporary());
+        let known = seen.contains(&txid, now_us)
+            || self.pool.contains(&txid)
+            || self.pool.confirmed_height(&txid).is_some()
+            || refused_for_good();
+        if known {
+            return;
+        }
+        self.hub.metrics.transaction_seen(txid, now_us);
+        let work = Work::Transaction { from: Some(peer), transaction, answer: None };
+        if let Some(queue) = self.verifier.queue_of(&peer)
+            && queue.try_push(Lane::Bulk, work).is_ok()
+        {
+            seen.insert(txid);
+        }
+    }
+
+    async fn urgent(&self, peer: PeerId, work: Work) {
+        let Some(queue) = self.verifier.queue_of(&peer) else { return };
+        let mut work = work;
+        while let Err(back) = queue.try_push(Lane::Urgent, work) {
+            if queue.is_closed() {
+                return;
+            }
+            work = back;
+            queue.room().await;
+        }
+    }
+}

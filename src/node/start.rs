@@ -1,0 +1,469 @@
+//! Start and stop of a node, each in its one order.
+//!
+//! Start: lock the data directory, open and load the store, open the vote log, replay it, check the
+//! sign floor, join the network, start the threads, give the machine its first input. Stop: take no
+//! more, let every queue run empty from front to back (checks, engine, effects with the last sync,
+//! store), leave the network, close the store.
+
+use crate::config::Config;
+use crate::consensus::host::Host as _;
+use crate::consensus::machine::{Machine, RestoreError};
+use crate::consensus::signer::Signer;
+use crate::ledger::Ledger;
+use crate::ledger::genesis::Genesis;
+use crate::ledger::store::folder::StoreError;
+use crate::ledger::store::{Store, StoreOptions};
+use crate::network::{Identity as NetworkIdentity, Network, NetworkError};
+use crate::node::blocks::{BlockServer, RecentBlocks, store_blocks};
+use crate::node::data_dir::{self, DataDirError, DirLock};
+use crate::node::effects;
+use crate::node::engine::{BULK_WAITING_MAX, Engine, URGENT_WAITING_MAX};
+use crate::node::floor::{FloorError, SignFloor, VoteLog, VoteLogError};
+use crate::node::halt::Halt;
+use crate::node::handle::{NodeHandle, SUBMISSIONS_MAX, Shared};
+use crate::node::host::{ChainHost, WriteQueue};
+use crate::node::hub::{Hub, Identity, Phase};
+use crate::node::journal::{Journal, JournalError};
+use crate::node::lanes::Lanes;
+use crate::node::outlet::{BLOCKS_WAITING_MAX, Outlet};
+use crate::node::pull::{EVENTS_WAITING_MAX as PULLS_WAITING_MAX, Puller};
+use crate::node::router::{EVENTS_WAITING_MAX, Router};
+use crate::node::settings;
+use crate::node::sources::NodeSources;
+use crate::node::tasks::{Ended, Exit, Stopper, spawn, thread};
+use crate::node::verify::{Arrival, OnFault, Verifier, Worker};
+use crate::node::{clock, watch};
+use crate::pool::Pool;
+use crate::primitives::clean::CleanText;
+use crate::primitives::keys::SecretKey;
+use crate::rpc::control::{ControlError, ControlServer};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, mpsc, watch as latest};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long the network may take to say goodbye.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+/// How long a stop may take in all; what is still running then is left behind, which the vote log and
+/// the store survive as they survive a crash.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Everything a node is started with. Files named by the configuration were read by the caller, but
+/// for those in the data directory that only the node writes.
+pub struct NodeOptions {
+    pub config: Config,
+    pub genesis: Genesis,
+    /// Identifies the node to its peers.
+    pub network_key: SecretKey,
+    /// Signs votes; `None` for an observer.
+    pub vote_key: Option<SecretKey>,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error("the genesis is of a {genesis}, the configuration of a {config}: use the files of one network")]
+    WrongNetwork { genesis: String, config: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Floor(#[from] FloorError),
+    #[error("{journal}: {source}; this masternode must not sign with it", journal = journal.display())]
+    Restore { journal: std::path::PathBuf, source: RestoreError },
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("the system has no thread to give: {0}")]
+    Thread(#[from] std::io::Error),
+    #[error("opening files failed: {0}")]
+    Internal(String),
+}
+
+impl NodeError {
+    /// Exit code of the process: 78 when configuration, data or keys have to be put right first, 1 when
+    /// trying again may help.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Store(StoreError::Unavailable { .. })
+            | Self::Journal(JournalError::Io { .. })
+            | Self::Floor(FloorError::Io { .. })
+            | Self::Network(NetworkError::Listen { .. })
+            | Self::Thread(_)
+            | Self::Internal(_) => 1,
+            _ => 78,
+        }
+    }
+}
+
+impl From<VoteLogError> for NodeError {
+    fn from(error: VoteLogError) -> Self {
+        match error {
+            VoteLogError::Journal(error) => error.into(),
+            VoteLogError::Floor(error) => error.into(),
+        }
+    }
+}
+
+/// What is on disk, opened and replayed.
+struct Opened {
+    store: Store,
+    ledger: Arc<Ledger>,
+    pool: Arc<Pool>,
+    host: ChainHost,
+    writes: Arc<WriteQueue>,
+    machine: Machine,
+    log: VoteLog,
+    /// Why this masternode does not sign although it has a vote key.
+    not_signing: Option<String>,
+}
+
+/// Starts a node.
+///
+/// # Errors
+/// [`NodeError`], whose text names the file or setting and the remedy; nothing is left running.
+pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
+    let begun = Instant::now();
+    let lock = prepare(&options)?;
+    let hub = new_hub(&options);
+    let stopper = Stopper::default();
+    let opening = {
+        let (config, genesis) = (options.config.clone(), options.genesis.clone());
+        let (vote_key, hub) = (options.vote_key.clone(), Arc::clone(&hub));
+        tokio::task::spawn_blocking(move || open(&config, &genesis, vote_key, &hub))
+    };
+    let opened = opening.await.map_err(|error| NodeError::Internal(error.to_string()))??;
+    if let Some(reason) = &opened.not_signing {
+        tracing::error!(%reason, "not voting");
+        hub.alert_standing(clock::now(), reason);
+    }
+    hub.enter(Phase::Starting(CleanText::new("joining the network")));
+    let height = Arc::new(AtomicU64::new(opened.ledger.tip().header.height));
+    let (events, received) = mpsc::channel(EVENTS_WAITING_MAX);
+    let identity = NetworkIdentity {
+        network_key: options.network_key.clone(),
+        vote_key: options.vote_key.clone(),
+        chain: opened.ledger.chain(),
+        name: options.config.name.clone(),
+        agent: format!("masternode/{}", env!("CARGO_PKG_VERSION")),
+    };
+    let network_options = settings::network_options(&options.config);
+    let network = Network::start(network_options, identity, Arc::clone(&height), events).await?;
+    let control = ControlServer::bind(&options.config.data_dir)?;
+    let parts = Parts { opened, network: Arc::new(network), received, height, hub, stopper, lock };
+    let handle = run(&options, parts, control)?;
+    tracing::info!(
+        address = %handle.local_address(),
+        milliseconds = begun.elapsed().as_millis(),
+        "started"
+    );
+    Ok(handle)
+}
+
+/// Checks what needs no file and locks the data directory.
+fn prepare(options: &NodeOptions) -> Result<DirLock, NodeError> {
+    let (genesis, config) = (options.genesis.network, options.config.network);
+    if genesis != config {
+        return Err(NodeError::WrongNetwork { genesis: genesis.to_string(), config: config.to_string() });
+    }
+    let keyed = options.config.p2p.bootstrap.iter().filter(|peer| peer.key.is_some()).count();
+    if keyed > 0 {
+        tracing::warn!(peers = keyed, "keys of bootstrap peers are not compared with the keys they show");
+    }
+    Ok(data_dir::lock(&options.config.data_dir, &options.config.lock_path())?)
+}
+
+fn new_hub(options: &NodeOptions) -> Arc<Hub> {
+    let identity = Identity {
+        name: CleanText::limited(&options.config.name, 64),
+        network: options.config.network,
+        chain: options.genesis.chain_id(),
+        vote_key: options.vote_key.as_ref().map(SecretKey::public),
+        p2p_address: options.config.p2p.listen.to_string(),
+        data_dir: options.config.data_dir.clone(),
+        timing: settings::timing(&options.config),
+        params: options.genesis.params.clone(),
+    };
+    Hub::new(identity, Arc::clone(&options.genesis.state().next_committee), clock::now())
+}
+
+/// Opens store and vote log and replays the log. Blocks.
+fn open(
+    config: &Config,
+    genesis: &Genesis,
+    vote_key: Option<SecretKey>,
+    hub: &Hub,
+) -> Result<Opened, NodeError> {
+    let phase = |name| hub.enter(Phase::Starting(CleanText::new(name)));
+    phase("opening the database");
+    let begun = Instant::now();
+    let options = StoreOptions { cache_bytes: config.storage.cache_bytes };
+    let store = Store::open(&config.database_path(), genesis, options)?;
+    let ledger = Arc::new(store.load()?);
+    tracing::info!(height = store.height(), milliseconds = begun.elapsed().as_millis(), "database opened");
+
+    phase("replaying the vote log");
+    let begun = Instant::now();
+    let floor = SignFloor::read(&config.data_dir)?;
+    let mut directory = config.journal_path();
+    let mut not_signing = None;
+    if vote_key.is_some() {
+        let logged = Journal::newest_height(&directory)?.unwrap_or(0);
+        if let Err(behind) = floor.check(store.height(), logged)? {
+            // The real log stays as it is: were it continued, the next start would take it for whole.
+            directory = config.data_dir.join("journal-unsigned");
+            not_signing = Some(behind.to_string());
+        }
+    }
+    let (journal, recovered) = Journal::open(&directory, ledger.chain(), store.height() + 1)?;
+    if let Some((path, bytes)) = &recovered.repaired {
+        tracing::warn!(path = %path.display(), bytes, "cut an incomplete group off the vote log");
+    }
+    let pool = Arc::new(Pool::new(settings::pool_limits(config)));
+    let (mut host, writes) = ChainHost::with_writes(Arc::clone(&ledger), Arc::clone(&pool));
+    let signer = vote_key.filter(|_| not_signing.is_none()).map(|key| Box::new(key) as Box<dyn Signer>);
+    let mut machine = Machine::new(signer, settings::timing(config), &host);
+    let records = recovered.records.len();
+    let restored = machine.restore(&mut host, recovered.records);
+    restored.map_err(|source| NodeError::Restore { journal: directory.clone(), source })?;
+    while let Some(write) = writes.pop() {
+        store.commit(&write)?;
+    }
+    let height = host.tip().height + 1;
+    let log = VoteLog::new(journal, floor, height)?;
+    tracing::info!(records, height, milliseconds = begun.elapsed().as_millis(), "vote log replayed");
+    Ok(Opened { store, ledger, pool, host, writes, machine, log, not_signing })
+}
+
+/// What `start` hands to the threads.
+struct Parts {
+    opened: Opened,
+    network: Arc<Network>,
+    received: mpsc::Receiver<crate::network::NetworkEvent>,
+    height: Arc<AtomicU64>,
+    hub: Arc<Hub>,
+    stopper: Stopper,
+    lock: DirLock,
+}
+
+/// What has to be stopped, in the order of stopping.
+struct Running {
+    stopper: Stopper,
+    hub: Arc<Hub>,
+    tasks: TaskTracker,
+    verifier: Verifier,
+    workers: Vec<Ended>,
+    inbox: Arc<Lanes<Arrival>>,
+    /// Engine, effects, store, pull, server: each ends when the one before it has.
+    chain: Vec<Ended>,
+    network: Arc<Network>,
+    store: Arc<Store>,
+    snapshots: CancellationToken,
+    lock: DirLock,
+    finished: latest::Sender<Option<Exit>>,
+}
+
+/// Starts every thread and task.
+fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<NodeHandle, NodeError> {
+    let Parts { opened, network, received, height, hub, stopper, lock } = parts;
+    let Opened { store, ledger, pool, host, writes, machine, mut log, .. } = opened;
+    let store = Arc::new(store);
+    let (tasks, snapshots) = (TaskTracker::new(), CancellationToken::new());
+    let halt = Halt::new(Arc::clone(&hub));
+    let era = Arc::new(ArcSwap::new(machine.era()));
+    let durable = Arc::new(AtomicU64::new(store.height()));
+    let recent = Arc::new(RecentBlocks::default());
+    let verifier = Verifier::new();
+    let inbox = Arc::new(Lanes::new(URGENT_WAITING_MAX, BULK_WAITING_MAX));
+    let on_fault = on_fault(&network);
+
+    let mut workers = Vec::new();
+    for queue in verifier.queues() {
+        let worker = Worker {
+            queue: Arc::clone(queue),
+            engine: Arc::clone(&inbox),
+            era: Arc::clone(&era),
+            on_fault: Arc::clone(&on_fault),
+            hub: Arc::clone(&hub),
+        };
+        workers.push(thread(&stopper, "verify", move || worker.run())?);
+    }
+    let (pulls, wishes) = sync_channel(PULLS_WAITING_MAX);
+    let puller = Puller {
+        events: wishes,
+        network: Arc::clone(&network),
+        pool: Arc::clone(&pool),
+        era: Arc::clone(&era),
+        engine: Arc::clone(&inbox),
+        on_fault,
+    };
+    let (server, serving) = BlockServer::new(Arc::clone(&store), Arc::clone(&recent), Arc::clone(&network));
+    let (blocks, stored) = sync_channel(BLOCKS_WAITING_MAX);
+    let mut outlet = Outlet {
+        network: Arc::clone(&network),
+        pulls: pulls.clone(),
+        writes,
+        store: blocks,
+        durable: Arc::clone(&durable),
+        recent: Arc::clone(&recent),
+        hub: Arc::clone(&hub),
+        halt: Arc::clone(&halt),
+    };
+    let (effects_queue, batches) = effects::queue();
+    let engine = Engine {
+        machine,
+        host,
+        inbox: Arc::clone(&inbox),
+        effects: effects_queue,
+        verifier: verifier.clone(),
+        era,
+        height,
+        hub: Arc::clone(&hub),
+        halt: Arc::clone(&halt),
+    };
+    let sources = NodeSources {
+        ledger: Arc::clone(&ledger),
+        pool: Arc::clone(&pool),
+        network: Arc::downgrade(&network),
+        inbound_max: u64::from(options.config.p2p.inbound_max),
+        durable: Arc::clone(&durable),
+    };
+    hub.attach(Arc::new(sources));
+    hub.enter(Phase::Running);
+    let sync_times = Arc::clone(&hub);
+    let writer = Arc::clone(&store);
+    let chain = vec![
+        thread(&stopper, "engine", move || engine.run())?,
+        thread(&stopper, "effects", move || {
+            effects::run(&batches, &mut log, &mut outlet, &sync_times.metrics.journal_sync);
+        })?,
+        thread(&stopper, "store", move || store_blocks(&stored, &writer, &durable, &recent, &halt))?,
+        thread(&stopper, "pull-blocks", move || puller.run())?,
+        thread(&stopper, "serve-blocks", move || serving.run())?,
+    ];
+    let router = Router {
+        events: received,
+        verifier: verifier.clone(),
+        pool: Arc::clone(&pool),
+        pulls,
+        server,
+        hub: Arc::clone(&hub),
+    };
+    let (finished, exit) = latest::channel(None);
+    let handle = NodeHandle(Arc::new(Shared {
+        hub: Arc::clone(&hub),
+        ledger,
+        pool,
+        verifier: verifier.clone(),
+        stopper: stopper.clone(),
+        submissions: Semaphore::new(SUBMISSIONS_MAX),
+        local_address: network.local_address(),
+        network_id: network.own(),
+        data_dir: options.config.data_dir.clone(),
+        finished: exit,
+    }));
+    let stop = stopper.ordered().clone();
+    spawn(&stopper, &tasks, "router", async move {
+        tokio::select! {
+            () = router.run() => {}
+            () = stop.cancelled() => {}
+        }
+    });
+    let backend = Arc::new(handle.clone());
+    spawn(&stopper, &tasks, "control", control.serve(backend, stopper.ordered().clone()));
+    spawn(&stopper, &tasks, "watch", watch::states(Arc::clone(&hub), stopper.ordered().clone()));
+    tokio::spawn(Arc::clone(&hub).keep_fresh(clock::now, snapshots.clone()));
+    let running = Running {
+        stopper,
+        hub,
+        tasks,
+        verifier,
+        workers,
+        inbox,
+        chain,
+        network,
+        store,
+        snapshots,
+        lock,
+        finished,
+    };
+    tokio::spawn(running.until_stopped());
+    Ok(handle)
+}
+
+/// A peer that sent something no honest peer sends is told so and cut off.
+fn on_fault(network: &Arc<Network>) -> OnFault {
+    let network = Arc::clone(network);
+    Arc::new(move |peer, what| {
+        tracing::warn!(peer = %peer.0.short(), what, "disconnecting a peer that sent something invalid");
+        network.disconnect(peer, what);
+    })
+}
+
+impl Running {
+    async fn until_stopped(self) {
+        self.stopper.ordered().cancelled().await;
+        let exit = self.stopper.exit().unwrap_or_else(|| Exit { code: 0, reason: String::new() });
+        tracing::info!(reason = %exit.reason, "stopping");
+        self.hub.enter(Phase::Stopping);
+        let begun = Instant::now();
+        let finished = self.finished.clone();
+        let in_time = tokio::time::timeout(STOP_MAX, self.stop(exit.code != 0)).await.is_ok();
+        let exit = match in_time {
+            true => exit,
+            false => {
+                tracing::error!(seconds = STOP_MAX.as_secs(), "parts of the node did not stop in time");
+                Exit { code: 1, reason: format!("{}; not everything stopped in time", exit.reason) }
+            }
+        };
+        tracing::info!(milliseconds = begun.elapsed().as_millis(), "stopped");
+        finished.send_replace(Some(exit));
+    }
+
+    async fn stop(self, failed: bool) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.verifier.close();
+        if failed {
+            // Some part is gone, and others may wait for it.
+            self.inbox.close();
+        }
+        for worker in self.workers {
+            join(worker).await;
+        }
+        self.inbox.close();
+        for part in self.chain {
+            join(part).await;
+        }
+        match Arc::try_unwrap(self.network) {
+            Ok(network) => network.shutdown(FAREWELL_MAX).await,
+            Err(shared) => {
+                tracing::warn!(users = Arc::strong_count(&shared), "the network is still in use");
+            }
+        }
+        self.snapshots.cancel();
+        let (store, lock) = (self.store, self.lock);
+        let closed = tokio::task::spawn_blocking(move || {
+            drop(store);
+            drop(lock);
+        });
+        if let Err(error) = closed.await {
+            tracing::error!(%error, "closing the database failed");
+        }
+    }
+}
+
+async fn join(part: Ended) {
+    // An error means that the thread was gone already.
+    let _gone = part.done.await;
+    tracing::debug!(part = part.name, "ended");
+}

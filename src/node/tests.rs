@@ -1,0 +1,328 @@
+//! Nodes as wholes: real sockets, real stores and journals, several in one process.
+
+use crate::config::{BootstrapPeer, Config};
+use crate::ledger::genesis::{Allocation, Founder, Genesis};
+use crate::ledger::registry::Tier;
+use crate::node::handle::{NodeHandle, SubmitError};
+use crate::node::start::{NodeError, NodeOptions, start};
+use crate::primitives::amount::{Amount, UNITS_PER_TIME};
+use crate::primitives::chain::NetworkKind;
+use crate::primitives::hash::Txid;
+use crate::primitives::keys::{SecretKey, Signature};
+use crate::primitives::params::Params;
+use crate::primitives::rejection::Rejection;
+use crate::primitives::transaction::{Transaction, TxOutput, TxStatus};
+use crate::telemetry::snapshot::NodeState;
+use crate::wallet::builder::{Coin, Payment, build};
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+/// A founded network of which some nodes run.
+struct Cluster {
+    root: tempfile::TempDir,
+    genesis: Genesis,
+    addresses: Vec<SocketAddr>,
+    running: Vec<Option<NodeHandle>>,
+}
+
+fn key(kind: u8, number: usize) -> SecretKey {
+    let mut seed = [kind; 32];
+    seed[0] = u8::try_from(number).unwrap();
+    SecretKey::from_seed(&seed)
+}
+
+/// Owns the only allocations.
+fn payer() -> SecretKey {
+    key(9, 0)
+}
+
+fn genesis(nodes: usize) -> Genesis {
+    let founders = (0..nodes).map(|number| Founder {
+        name: format!("node{}", number + 1),
+        vote_key: key(1, number).public(),
+        tier: Tier::Bronze,
+        owner: key(3, number).public().key_hash(),
+        payout: key(3, number).public().key_hash(),
+    });
+    let coin = Allocation {
+        key_hash: payer().public().key_hash(),
+        amount: Amount::from_units(10 * UNITS_PER_TIME).unwrap(),
+    };
+    let genesis = Genesis {
+        network: NetworkKind::Devnet,
+        name: "test".to_owned(),
+        time_ms: 1_700_000_000_000,
+        params: Params::of(NetworkKind::Devnet),
+        masternodes: founders.collect(),
+        allocations: vec![coin; 64],
+    };
+    genesis.check().unwrap();
+    genesis
+}
+
+impl Cluster {
+    fn new(nodes: usize) -> Self {
+        // Held together, so that all are different; free again before the nodes listen.
+        let sockets: Vec<_> = (0..nodes).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        let root = tempfile::tempdir().unwrap();
+        Self { root, genesis: genesis(nodes), addresses, running: vec![None; nodes] }
+    }
+
+    fn options(&self, number: usize) -> NodeOptions {
+        let mut config = Config::defaults(NetworkKind::Devnet);
+        config.name = format!("node{}", number + 1);
+        config.data_dir = self.root.path().join(format!("n{}", number + 1));
+        config.p2p.listen = self.addresses[number];
+        config.p2p.bootstrap = self
+            .addresses
+            .iter()
+            .filter(|address| **address != self.addresses[number])
+            .map(|address| BootstrapPeer { key: None, host: "127.0.0.1".to_owned(), port: address.port() })
+            .collect();
+        config.storage.cache_bytes = 8 << 20;
+        config.consensus.era_ms = 600;
+        NodeOptions {
+            config,
+            genesis: self.genesis.clone(),
+            network_key: key(2, number),
+            vote_key: Some(key(1, number)),
+        }
+    }
+
+    async fn start(&mut self, number: usize) -> NodeHandle {
+        let handle = start(self.options(number)).await.unwrap();
+        self.running[number] = Some(handle.clone());
+        handle
+    }
+
+    async fn stop(&mut self, number: usize) {
+        let handle = self.running[number].take().unwrap();
+        handle.stop("the test says so");
+        let exit = handle.stopped().await;
+        assert_eq!((exit.code, exit.reason.as_str()), (0, "the test says so"));
+    }
+
+    async fn stop_all(&mut self) {
+        for number in 0..self.running.len() {
+            if self.running[number].is_some() {
+                self.stop(number).await;
+            }
+        }
+    }
+
+    /// A payment of the coin of this number to somebody.
+    fn payment(&self, coin: usize) -> Transaction {
+        let owner = payer();
+        let mut coins: Vec<_> = self
+            .genesis
+            .utxos()
+            .into_iter()
+            .filter(|(_, utxo)| utxo.key_hash == owner.public().key_hash())
+            .collect();
+        coins.sort_by_key(|(outpoint, _)| *outpoint);
+        let (outpoint, utxo) = coins[coin];
+        let coin = Coin { outpoint, value: utxo.value, key: &owner };
+        let payment = Payment {
+            outputs: vec![TxOutput {
+                value: Amount::from_units(UNITS_PER_TIME).unwrap(),
+                key_hash: key(8, 1).public().key_hash(),
+            }],
+            change_to: owner.public().key_hash(),
+            expiry: 90,
+            fee_per_byte: 2,
+        };
+        build(self.genesis.chain_id(), &self.genesis.params, &[coin], &payment).unwrap().transaction
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until something is true of a node, looking again at each of its events.
+async fn until(node: &NodeHandle, what: &str, condition: impl Fn(&NodeHandle) -> bool) {
+    let mut events = node.subscribe();
+    let looking = async {
+        while !condition(node) {
+            // Nodes publish many events a second while they run; the period covers those that do not.
+            let _ = tokio::time::timeout(Duration::from_millis(100), events.next()).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, looking).await.is_err() {
+        panic!("not in {PATIENCE:?}: {what}; {:?}", node.snapshot().state);
+    }
+}
+
+fn height(node: &NodeHandle) -> u64 {
+    node.ledger().tip().header.height
+}
+
+fn is_signing(node: &NodeHandle) -> bool {
+    matches!(node.snapshot().state, NodeState::Signing)
+}
+
+async fn finalised(submitted_at: &NodeHandle, at: &[&NodeHandle], payment: Transaction) -> Txid {
+    let txid = submitted_at.submit(payment).await.unwrap();
+    for node in at {
+        tokio::time::timeout(PATIENCE, node.wait_final(txid)).await.unwrap().unwrap();
+    }
+    txid
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_nodes_finalise_a_payment_and_agree_on_the_blocks() {
+    let mut cluster = Cluster::new(4);
+    let mut nodes = Vec::new();
+    for number in 0..4 {
+        nodes.push(cluster.start(number).await);
+    }
+    for node in &nodes {
+        until(node, "signing", is_signing).await;
+    }
+    let all: Vec<&NodeHandle> = nodes.iter().collect();
+    let txid = finalised(&nodes[0], &all, cluster.payment(0)).await;
+    for node in &nodes {
+        until(node, "in a block", |node| {
+            node.tx_status(&txid).is_some_and(|state| state.status == TxStatus::Confirmed)
+        })
+        .await;
+        node.ledger().recount().unwrap();
+    }
+    let reached = nodes.iter().map(height).max().unwrap();
+    for node in &nodes {
+        until(node, "the same height", |node| height(node) >= reached + 2).await;
+    }
+    cluster.stop_all().await;
+    let stored: Vec<_> = nodes.iter().map(height).collect();
+    let least = *stored.iter().min().unwrap();
+    assert!(least >= 2, "{stored:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_of_four_go_on_and_the_fourth_catches_up_when_it_is_back() {
+    let mut cluster = Cluster::new(4);
+    for number in 0..4 {
+        cluster.start(number).await;
+    }
+    let first = cluster.running[0].clone().unwrap();
+    until(&first, "two blocks", |node| height(node) >= 2).await;
+    cluster.stop(3).await;
+    let left_at = height(&first);
+    let txid = finalised(&first, &[&first], cluster.payment(1)).await;
+    until(&first, "three more blocks", |node| height(node) >= left_at + 3).await;
+    let back = cluster.start(3).await;
+    until(&back, "signing again", |node| is_signing(node) && height(node) >= left_at + 3).await;
+    until(&back, "the payment it missed", |node| node.tx_status(&txid).is_some()).await;
+    let payment = finalised(&back, &[&back, &first], cluster.payment(2)).await;
+    until(&back, "in a block", |node| {
+        node.tx_status(&payment).is_some_and(|state| state.status == TxStatus::Confirmed)
+    })
+    .await;
+    back.ledger().recount().unwrap();
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_of_four_wait_for_a_quorum_and_go_on_by_themselves_with_a_third() {
+    let mut cluster = Cluster::new(4);
+    let first = cluster.start(0).await;
+    let second = cluster.start(1).await;
+    for node in [&first, &second] {
+        until(node, "waiting for two", |node| {
+            let snapshot = node.snapshot();
+            let NodeState::WaitingForQuorum { connected_weight: 2, missing, .. } = &snapshot.state else {
+                return false;
+            };
+            missing.iter().map(|name| name.as_str()).collect::<Vec<_>>() == ["node3", "node4"]
+                || missing.len() == 2
+        })
+        .await;
+        assert_eq!(node.snapshot().state.label(), "WAITING FOR QUORUM 2/3");
+        assert_eq!(height(node), 0);
+    }
+    let txid = first.submit(cluster.payment(3)).await.unwrap();
+    cluster.start(2).await;
+    for node in [&first, &second] {
+        tokio::time::timeout(PATIENCE, node.wait_final(txid)).await.unwrap().unwrap();
+        until(node, "blocks", |node| height(node) >= 1).await;
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_nodes_stopped_at_once_go_on_where_they_were() {
+    let mut cluster = Cluster::new(4);
+    for number in 0..4 {
+        cluster.start(number).await;
+    }
+    let first = cluster.running[0].clone().unwrap();
+    until(&first, "a block", |node| height(node) >= 1).await;
+    let txid = finalised(&first, &[&first], cluster.payment(4)).await;
+    cluster.stop_all().await;
+    let reached = height(&first);
+    for number in 0..4 {
+        cluster.start(number).await;
+    }
+    let first = cluster.running[0].clone().unwrap();
+    assert!(height(&first) >= reached, "decided blocks come back from store and journal");
+    until(&first, "the payment that was final before", |node| {
+        node.tx_status(&txid).is_some_and(|state| state.status == TxStatus::Confirmed)
+            || height(node) > reached + 1
+    })
+    .await;
+    let spent = cluster.payment(4).inputs[0].outpoint;
+    assert_eq!(first.ledger().utxo(&spent), None, "what was final is in a block after the restart");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_submissions_get_their_own_errors() {
+    let mut cluster = Cluster::new(4);
+    let node = cluster.start(0).await;
+    let mut forged = cluster.payment(5);
+    forged.inputs[0].signature = Signature([1; 64]);
+    let refused = |result: Result<Txid, SubmitError>| match result.unwrap_err() {
+        SubmitError::Rejected(reason) => reason,
+        SubmitError::Stopping => panic!("it runs"),
+    };
+    assert_eq!(refused(node.submit(forged).await), Rejection::BadSignature { index: 0 });
+    let good = cluster.payment(6);
+    node.submit(good.clone()).await.unwrap();
+    assert_eq!(refused(node.submit(good).await), Rejection::AlreadyKnown);
+    cluster.stop_all().await;
+    let after = node.submit(cluster.payment(7)).await;
+    assert_eq!(after, Err(SubmitError::Stopping));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_node_on_the_same_directory_is_refused_and_the_first_one_unharmed() {
+    let mut cluster = Cluster::new(4);
+    let node = cluster.start(0).await;
+    let error = start(cluster.options(0)).await.unwrap_err();
+    assert!(matches!(error, NodeError::DataDir(_)), "{error}");
+    assert_eq!(error.exit_code(), 78);
+    assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+    node.submit(cluster.payment(8)).await.unwrap();
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_files_went_back_in_time_follows_without_signing() {
+    let mut cluster = Cluster::new(4);
+    std::fs::create_dir(cluster.root.path().join("n1")).unwrap();
+    std::fs::write(cluster.root.path().join("n1/sign_floor"), "height = 4\n").unwrap();
+    for number in 0..4 {
+        cluster.start(number).await;
+    }
+    let behind = cluster.running[0].clone().unwrap();
+    until(&behind, "the alert", |node| {
+        node.snapshot().alerts.iter().any(|alert| alert.text.as_str().contains("sign floor 4"))
+    })
+    .await;
+    until(&behind, "the height of the floor", |node| height(node) >= 4).await;
+    let votes = behind.snapshot().consensus.votes_sent;
+    assert_eq!(votes, 0);
+    cluster.stop(0).await;
+    let again = cluster.start(0).await;
+    until(&again, "voting again", |node| is_signing(node) && node.snapshot().alerts.is_empty()).await;
+    cluster.stop_all().await;
+}

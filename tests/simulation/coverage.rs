@@ -1,0 +1,68 @@
+//! What happened in runs, to see that they are not vacuous: a check that never meets its situation
+//! proves nothing.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// How often each situation arose.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Coverage { $($(#[$doc])* pub $name: u64),* }
+
+        impl Coverage {
+            /// Adds the counts of another run.
+            pub fn add(&mut self, other: &Self) { $(self.$name += other.$name;)* }
+
+            /// All counters by name.
+            pub fn all(&self) -> Vec<(&'static str, u64)> { vec![$((stringify!($name), self.$name)),*] }
+        }
+    };
+}
+
+counters! {
+    /// Inputs the machines were stepped with.
+    steps,
+    /// Blocks decided, counted once a height.
+    blocks,
+    /// Blocks decided in a round above 0.
+    blocks_in_late_rounds,
+    /// Proposals by honest validators with the POL of an earlier round.
+    reproposals,
+    /// Payments with a commit quorum.
+    payments_final_by_votes,
+    /// Payments in blocks.
+    payments_in_blocks,
+    /// Payments in blocks that were not final by votes before.
+    payments_by_block_only,
+    /// Payments made of outputs of payments of the same era that became final by votes.
+    chained_final_by_votes,
+    /// Pairs of conflicting payments of which one was settled by a block.
+    conflicts_settled,
+    /// Outputs for which two payments were prepared by someone in one era.
+    conflicts_voted_on,
+    /// Payments refused for what they are.
+    refused_payments,
+    crashes,
+    restarts,
+    /// Restarts that found fewer records than were written.
+    torn_logs,
+    /// Restarts in the middle of a height in which the validator had signed.
+    restarts_in_mid_height,
+    /// Restarts of frozen validators.
+    restarts_frozen,
+    partitions,
+    /// Two different messages of a Byzantine validator for one place.
+    equivocations,
+    /// Double signing noticed by honest validators.
+    equivocations_noticed,
+    /// Blocks learned by pulling instead of by votes.
+    pulled_blocks,
+    /// Proposals honest validators did not prevote.
+    refused_proposals,
+    /// Messages handed back to be checked in the next era.
+    replayed_messages,
+    /// Runs of plain Tendermint.
+    runs_without_fast_path,
+    /// Runs with real signatures.
+    runs_with_real_keys,
+    /// Runs with unequal weights.
+    runs_with_unequal_weights,
+}

@@ -1,0 +1,125 @@
+//! What a validator has on disk: the log of its machine, with what of it is surely durable, and the
+//! blocks of its ledger. The index over the log says what the log proves.
+
+use crate::oracle::Voters;
+use masternode::consensus::output::Record;
+use masternode::primitives::block::Block;
+use masternode::primitives::certificate::Qc;
+use masternode::primitives::committee::Committee;
+use masternode::primitives::hash::{BlockId, EraTag, Txid};
+use masternode::primitives::merkle::Phase;
+use masternode::primitives::transaction::SealedTransaction;
+use masternode::primitives::vote::VoteBatch;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Log and blocks of one validator.
+#[derive(Default)]
+pub struct Disk {
+    /// Every record ever written, oldest first, with its height.
+    pub log: Vec<(u64, Record)>,
+    /// So many records survive a crash for sure.
+    pub durable: usize,
+    /// So many records have passed the rules for own messages.
+    pub checked: usize,
+    /// Blocks applied, from height 1 on.
+    pub blocks: Vec<(Arc<Block>, Qc)>,
+    /// What the log holds.
+    pub index: Index,
+}
+
+/// What can be looked up in a log.
+#[derive(Default)]
+pub struct Index {
+    bodies: BTreeSet<Txid>,
+    prepares: BTreeMap<(EraTag, Txid), Voters>,
+    certificates: BTreeSet<Txid>,
+    candidates: BTreeSet<BlockId>,
+    pols: BTreeSet<(u32, BlockId)>,
+    decided: BTreeSet<(u64, BlockId)>,
+}
+
+impl Disk {
+    /// Writes a record; it is durable only after the next [`Disk::sync`].
+    pub fn write(&mut self, height: u64, record: Record, committee: &Committee) {
+        self.index.add(height, &record, committee);
+        self.log.push((height, record));
+    }
+
+    /// All records written so far are durable. Returns the own messages among those that were not.
+    pub fn sync(&mut self) -> Vec<Record> {
+        self.durable = self.log.len();
+        let new = self.log.get(self.checked..).unwrap_or_default();
+        self.checked = self.log.len();
+        let own =
+            |record: &&Record| matches!(record, Record::OwnBatch(_) | Record::Vote(_) | Record::Proposal(_));
+        new.iter().map(|(_, record)| record).filter(own).cloned().collect()
+    }
+
+    /// Keeps the first records only.
+    pub fn cut(&mut self, keep: usize, committee: &Committee) {
+        self.log.truncate(keep);
+        self.durable = self.log.len();
+        self.checked = self.checked.min(keep);
+        self.index = Index::default();
+        for (height, record) in &self.log {
+            self.index.add(*height, record, committee);
+        }
+    }
+}
+
+impl Index {
+    fn add(&mut self, height: u64, record: &Record, committee: &Committee) {
+        match record {
+            Record::OwnBatch(batch) | Record::PeerBatch(batch) => self.support(batch, committee),
+            Record::Body(body) => {
+                self.bodies.insert(body.id());
+            }
+            Record::Prepared(certificate) if certificate.phase == Phase::Prepare => {
+                self.certificates.insert(certificate.txid);
+            }
+            Record::Prepared(_) | Record::Proposal(_) | Record::Vote(_) => {}
+            Record::Candidate { outline, bodies } => {
+                self.bodies.extend(bodies.iter().map(|body| SealedTransaction::new(body.clone()).id()));
+                if outline.txids.iter().all(|txid| self.bodies.contains(txid)) {
+                    self.candidates.insert(outline.header.id());
+                }
+            }
+            Record::Pol(qc) => {
+                self.pols.insert((qc.round, qc.block));
+            }
+            Record::Decided(qc) => {
+                self.decided.insert((height, qc.block));
+            }
+        }
+    }
+
+    fn support(&mut self, batch: &VoteBatch, committee: &Committee) {
+        for txid in &batch.prepares {
+            self.prepares.entry((batch.era_tag, *txid)).or_default().add(batch.voter, committee);
+        }
+    }
+
+    pub fn has_body(&self, txid: &Txid) -> bool {
+        self.bodies.contains(txid)
+    }
+
+    /// Whether the log proves that a quorum prepared the payment.
+    pub fn proves_prepared(&self, era: EraTag, txid: &Txid, quorum: u64) -> bool {
+        self.certificates.contains(txid)
+            || self.prepares.get(&(era, *txid)).is_some_and(|voters| voters.weight >= quorum)
+    }
+
+    /// Whether the log holds the block with all its bodies.
+    pub fn has_candidate(&self, block: &BlockId) -> bool {
+        self.candidates.contains(block)
+    }
+
+    pub fn has_pol(&self, round: u32, block: &BlockId) -> bool {
+        self.pols.contains(&(round, *block))
+    }
+
+    pub fn has_decided(&self, height: u64, block: &BlockId) -> bool {
+        self.decided.contains(&(height, *block))
+    }
+}
