@@ -85,6 +85,8 @@ pub(super) struct Round {
     pub(super) proposal: Option<Proposal>,
     pub(super) prevotes: VoteSet,
     pub(super) precommits: VoteSet,
+    /// A prevote quorum of this round that arrived as a certificate.
+    pub(super) pol: Option<Qc>,
     /// The prevote quorum of this round was acted on.
     pub(super) pol_used: bool,
     pub(super) prevote_timer_armed: bool,
@@ -92,6 +94,17 @@ pub(super) struct Round {
 }
 
 impl Round {
+    /// What a quorum prevoted, by single votes or by certificate.
+    pub(super) fn polled(&self, quorum: u64) -> Option<Option<BlockId>> {
+        self.prevotes.quorum(quorum).or_else(|| self.pol.as_ref().map(|pol| Some(pol.block)))
+    }
+
+    /// The prevote quorum for `block` as a certificate; the caller knows that there is one.
+    pub(super) fn pol_for(&self, number: u32, block: BlockId) -> Qc {
+        let arrived = self.pol.clone().filter(|pol| pol.block == block);
+        arrived.unwrap_or_else(|| self.prevotes.certificate(number, Step::Prevote, block))
+    }
+
     /// The votes of a step.
     pub(super) fn votes(&self, step: Step) -> &VoteSet {
         match step {
@@ -125,7 +138,7 @@ impl Rounds {
 
     /// Adds a vote: any of rounds up to `current + 1`; beyond that only a voter's highest round.
     pub(super) fn add_vote(&mut self, vote: &Vote, weight: u64, current: u32) -> Addition {
-        if vote.round < current.saturating_sub(ROUNDS_KEPT) {
+        if self.has_forgotten(vote.round, current) {
             return Addition::Ignored;
         }
         if vote.round > current.saturating_add(1) {
@@ -187,6 +200,11 @@ impl Rounds {
         None
     }
 
+    /// Whether a round is too old to be kept, so that nothing is known of it.
+    pub(super) fn has_forgotten(&self, round: u32, current: u32) -> bool {
+        round < current.saturating_sub(ROUNDS_KEPT)
+    }
+
     /// Forgets rounds too old to matter.
     pub(super) fn prune(&mut self, current: u32) {
         self.rounds = self.rounds.split_off(&current.saturating_sub(ROUNDS_KEPT));
@@ -216,7 +234,79 @@ impl Rounds {
 
     fn drop_empty(&mut self) {
         self.rounds.retain(|_, round| {
-            round.proposal.is_some() || round.prevotes.total > 0 || round.precommits.total > 0
+            round.proposal.is_some()
+                || round.pol.is_some()
+                || round.prevotes.total > 0
+                || round.precommits.total > 0
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::primitives::hash::{EraTag, Hash, KeyHash, MasternodeId};
+    use crate::primitives::keys::PublicKey;
+
+    const BLOCK: BlockId = BlockId(Hash([7; 32]));
+
+    fn committee() -> Committee {
+        let member = |n: u8| crate::primitives::committee::Member {
+            id: MasternodeId(Hash([n; 32])),
+            vote_key: PublicKey([n; 32]),
+            weight: 1,
+            payout: KeyHash::default(),
+            name: String::new(),
+        };
+        Committee::new((0..4).map(member).collect())
+    }
+
+    fn vote(voter: VoterIndex, round: u32, block: Option<BlockId>) -> Vote {
+        let (era_tag, signature) = (EraTag::default(), Signature([0; 64]));
+        Vote { era_tag, round, step: Step::Prevote, block, voter, signature }
+    }
+
+    #[test]
+    fn a_second_vote_of_a_voter_changes_nothing() {
+        let mut rounds = Rounds::default();
+        assert_eq!(rounds.add_vote(&vote(0, 0, Some(BLOCK)), 1, 0), Addition::New);
+        assert_eq!(rounds.add_vote(&vote(0, 0, Some(BLOCK)), 1, 0), Addition::Known);
+        assert_eq!(rounds.add_vote(&vote(0, 0, None), 1, 0), Addition::Conflict);
+        assert_eq!(rounds.at(0).prevotes.total(), 1);
+        assert_eq!(rounds.at(0).prevotes.quorum(1), Some(Some(BLOCK)));
+    }
+
+    #[test]
+    fn votes_split_over_blocks_and_nil_are_no_quorum_together() {
+        let mut rounds = Rounds::default();
+        for (voter, block) in [(0, Some(BLOCK)), (1, Some(BLOCK)), (2, None)] {
+            rounds.add_vote(&vote(voter, 0, block), 1, 0);
+        }
+        assert_eq!(rounds.at(0).prevotes.total(), 3);
+        assert_eq!(rounds.at(0).prevotes.quorum(3), None);
+        rounds.add_vote(&vote(3, 0, Some(BLOCK)), 1, 0);
+        assert_eq!(rounds.at(0).prevotes.quorum(3), Some(Some(BLOCK)));
+    }
+
+    #[test]
+    fn far_ahead_only_the_highest_round_of_a_voter_is_kept() {
+        let mut rounds = Rounds::default();
+        for round in 2..10_000 {
+            rounds.add_vote(&vote(0, round, None), 1, 0);
+        }
+        assert_eq!(rounds.iter().count(), 1);
+        assert_eq!(rounds.add_vote(&vote(0, 50, None), 1, 0), Addition::Ignored);
+        assert_eq!(rounds.find(9_999).map(|round| round.prevotes.total()), Some(1));
+    }
+
+    #[test]
+    fn a_round_is_reached_by_voters_of_it_and_of_later_ones() {
+        let mut rounds = Rounds::default();
+        rounds.add_vote(&vote(0, 5, None), 1, 0);
+        assert_eq!(rounds.reached_by(&committee(), 0, 2), None);
+        rounds.add_vote(&vote(0, 6, None), 1, 0);
+        assert_eq!(rounds.reached_by(&committee(), 0, 2), None, "one voter counts once");
+        rounds.add_vote(&vote(1, 3, None), 1, 0);
+        assert_eq!(rounds.reached_by(&committee(), 0, 2), Some(3));
     }
 }

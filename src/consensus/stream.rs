@@ -34,6 +34,8 @@ pub(super) struct Stream {
     last: Option<u32>,
     prepares: usize,
     commits: usize,
+    variant_prepares: usize,
+    variant_commits: usize,
 }
 
 impl Stream {
@@ -46,10 +48,10 @@ impl Stream {
             if **held == **batch || self.variants.iter().any(|variant| **variant == **batch) {
                 return Insertion::Duplicate;
             }
-            return self.insert_variant(batch, "two batches with one sequence number");
+            return self.insert_variant(batch, "two batches with one sequence number", votes_max);
         }
         if self.last.is_some_and(|last| batch.sequence > last) {
-            return self.insert_variant(batch, "a batch after the last one");
+            return self.insert_variant(batch, "a batch after the last one", votes_max);
         }
         if !self.within_limits(batch, votes_max) {
             return Insertion::Excess;
@@ -75,13 +77,18 @@ impl Stream {
         true
     }
 
-    fn insert_variant(&mut self, batch: &Arc<VoteBatch>, what: &'static str) -> Insertion {
+    /// Second versions have an allowance of their own, equal to the first, so that equivocating buys
+    /// no memory.
+    fn insert_variant(&mut self, batch: &Arc<VoteBatch>, what: &'static str, votes_max: usize) -> Insertion {
         if self.variants.iter().any(|variant| **variant == **batch) {
             return Insertion::Duplicate;
         }
-        if self.variants.len() >= VARIANTS_MAX {
+        let prepares = self.variant_prepares + batch.prepares.len();
+        let commits = self.variant_commits + batch.commits.len();
+        if self.variants.len() >= VARIANTS_MAX || prepares > votes_max || commits > 2 * votes_max {
             return Insertion::Excess;
         }
+        (self.variant_prepares, self.variant_commits) = (prepares, commits);
         self.variants.push(Arc::clone(batch));
         Insertion::Equivocation(what)
     }
@@ -119,5 +126,64 @@ impl Stream {
     /// The batch in which the voter prepared `txid`. Cost: linear in the stream; for pulls only.
     pub(super) fn prepared_in(&self, txid: &Txid) -> Option<&Arc<VoteBatch>> {
         self.batches().find(|batch| batch.prepares.contains(txid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::primitives::hash::{EraTag, Hash};
+    use crate::primitives::keys::Signature;
+
+    fn batch(sequence: u32, last: bool, prepares: u8) -> Arc<VoteBatch> {
+        let prepares = (0..prepares).map(|n| Txid(Hash([n; 32]))).collect();
+        let (era_tag, signature) = (EraTag::default(), Signature([0; 64]));
+        Arc::new(VoteBatch { era_tag, voter: 0, sequence, last, prepares, commits: Vec::new(), signature })
+    }
+
+    #[test]
+    fn a_stream_is_complete_only_without_gaps_up_to_its_last_batch() {
+        let mut stream = Stream::default();
+        assert_eq!(stream.insert(&batch(0, false, 1), 100), Insertion::New);
+        assert_eq!(stream.insert(&batch(2, true, 1), 100), Insertion::New);
+        assert!(stream.has_ended() && !stream.is_complete());
+        assert_eq!(stream.head(), 1);
+        assert_eq!(stream.insert(&batch(1, false, 1), 100), Insertion::New);
+        assert!(stream.is_complete());
+        assert_eq!(stream.head(), 3);
+    }
+
+    #[test]
+    fn a_second_batch_of_one_number_and_a_batch_after_the_last_are_equivocations() {
+        let mut stream = Stream::default();
+        stream.insert(&batch(0, false, 1), 100);
+        assert_eq!(stream.insert(&batch(0, false, 1), 100), Insertion::Duplicate);
+        assert!(matches!(stream.insert(&batch(0, false, 2), 100), Insertion::Equivocation(_)));
+        assert_eq!(stream.insert(&batch(0, false, 2), 100), Insertion::Duplicate);
+        stream.insert(&batch(1, true, 0), 100);
+        assert!(matches!(stream.insert(&batch(2, false, 1), 100), Insertion::Equivocation(_)));
+    }
+
+    #[test]
+    fn a_last_batch_below_one_already_seen_is_an_equivocation() {
+        let mut stream = Stream::default();
+        stream.insert(&batch(3, false, 1), 100);
+        assert!(matches!(stream.insert(&batch(2, true, 1), 100), Insertion::Equivocation(_)));
+    }
+
+    #[test]
+    fn votes_beyond_the_budget_and_endless_variants_are_dropped() {
+        let mut stream = Stream::default();
+        assert_eq!(stream.insert(&batch(0, false, 8), 10), Insertion::New);
+        assert_eq!(stream.insert(&batch(1, false, 8), 10), Insertion::Excess);
+        assert_eq!(stream.insert(&batch(BATCHES_MAX, false, 0), 10), Insertion::Excess);
+        let kept =
+            (9..200).filter(|n| stream.insert(&batch(0, false, *n), 100_000) != Insertion::Excess).count();
+        assert_eq!(kept, VARIANTS_MAX);
+        let mut stream = Stream::default();
+        stream.insert(&batch(0, false, 0), 100);
+        let kept =
+            (60..200).filter(|n| stream.insert(&batch(0, false, *n), 100) != Insertion::Excess).count();
+        assert_eq!(kept, 1, "second versions share one more budget");
     }
 }

@@ -245,6 +245,18 @@ fn proposal_signatures(
     let Some(member) = proposer.and_then(|index| context.committee.member(index)) else {
         return Err(Fault::Malformed(name, "the committee is empty"));
     };
+    // The certificate is not under the proposer's signature: a proposal from which it was stripped on
+    // the way must not take the place of the real one.
+    let pol_fits = match (&proposal.pol, proposal.valid_round) {
+        (None, -1) => true,
+        (Some(pol), round) => {
+            i64::from(pol.round) == i64::from(round) && pol.block == proposal.outline.header.id()
+        }
+        _ => false,
+    };
+    if !pol_fits {
+        return Err(Fault::Malformed(name, "valid round and prevote quorum do not belong together"));
+    }
     let mut checks = outline_signatures(name, &proposal.outline, context)?;
     checks.push(SignatureCheck {
         key: member.vote_key,

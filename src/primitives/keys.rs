@@ -102,26 +102,31 @@ impl PublicKey {
     }
 }
 
-/// Checks many signatures at once, about 13 µs each in batches of 256; when the batch fails each is
-/// checked singly, so the answer is exactly that of [`PublicKey::verify`] for every element.
+/// Checks many signatures at once, about 13 µs each in batches of 256. A batch that fails is halved
+/// until the bad ones are found, so one bad signature costs little and the answer for every element is
+/// exactly that of [`PublicKey::verify`].
 #[must_use]
 pub fn verify_batch(checks: &[SignatureCheck]) -> Vec<bool> {
     // Below this a batch costs as much as single checks.
-    const WORTH_BATCHING: usize = 4;
-    if checks.len() >= WORTH_BATCHING {
-        let mut verifier = batch::Verifier::new();
-        for check in checks {
-            verifier.queue((
-                VerificationKeyBytes::from(check.key.0),
-                ed25519_zebra::Signature::from(check.signature.0),
-                &check.digest.0,
-            ));
-        }
-        if verifier.verify(rand::rng()).is_ok() {
-            return vec![true; checks.len()];
-        }
+    const WORTH_BATCHING: usize = 8;
+    if checks.len() < WORTH_BATCHING {
+        return checks.iter().map(|check| check.key.verify(&check.digest, &check.signature)).collect();
     }
-    checks.iter().map(|check| check.key.verify(&check.digest, &check.signature)).collect()
+    let mut verifier = batch::Verifier::new();
+    for check in checks {
+        verifier.queue((
+            VerificationKeyBytes::from(check.key.0),
+            ed25519_zebra::Signature::from(check.signature.0),
+            &check.digest.0,
+        ));
+    }
+    if verifier.verify(rand::rng()).is_ok() {
+        return vec![true; checks.len()];
+    }
+    let (left, right) = checks.split_at(checks.len() / 2);
+    let mut valid = verify_batch(left);
+    valid.extend(verify_batch(right));
+    valid
 }
 
 impl fmt::Display for PublicKey {

@@ -114,7 +114,8 @@ impl Params {
                 Err(ParamsError { name, value, rule: format!("must be at most {most}") })
             }
         };
-        at_most("block_bytes_max", self.block_bytes_max, 32 << 20)?;
+        // The ids of so many of the smallest transactions still fit a frame of 4 MiB.
+        at_most("block_bytes_max", self.block_bytes_max, 24 << 20)?;
         at_most("block_signatures_max", self.block_signatures_max, 1_000_000)?;
         at_most("fee_per_byte_min", self.fee_per_byte_min, 1_000_000)?;
         at_most("dust", self.dust.units(), UNITS_PER_TIME)?;

@@ -8,6 +8,14 @@
 //! with `MASTERNODE_SIM_TRACE=1` it tells the whole story.
 //! Absent: sockets, disks, tokio and real time; those are tested in `tests/node`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
+
 mod actor;
 mod chain;
 mod coverage;

@@ -6,6 +6,7 @@
 //! have the same state at the same height.
 
 pub mod cluster;
+pub mod dashboard;
 pub mod founding;
 pub mod payer;
 pub mod purse;
@@ -14,11 +15,12 @@ pub mod rivals;
 pub mod tally;
 
 use crate::cli::DevnetArgs;
-use crate::commands::devnet::cluster::Cluster;
+use crate::commands::devnet::cluster::{Cluster, ClusterError};
 use crate::commands::devnet::founding::{Founded, LOG_DIRECTORY, Plan, found};
 use crate::commands::devnet::payer::{Payer, keys_of};
 use crate::commands::devnet::purse::Coin;
 use crate::commands::devnet::report::{DoubleSpends, Report, Surroundings};
+use crate::commands::screen::told_to_stop;
 use crate::commands::{Failure, Outcome, output};
 use masternode::config::Config;
 use masternode::node::clock;
@@ -31,7 +33,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -81,7 +82,6 @@ impl Drop for Root {
 pub fn execute(args: &DevnetArgs) -> Outcome {
     let started_us = clock::monotonic_us();
     let root = Root::choose(args.data_dir.as_ref())?;
-    let founded = found(&plan(args, &root)).map_err(Failure::refused)?;
     let logging = start_logging(args, &root)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
@@ -89,7 +89,13 @@ pub fn execute(args: &DevnetArgs) -> Outcome {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;
-    let outcome = runtime.block_on(run_headless(args, &root, &founded, started_us));
+    let plan = plan(args, &root);
+    let outcome = runtime.block_on(async {
+        match args.screen.no_tui {
+            true => run_headless(args, &plan, started_us).await,
+            false => dashboard::run(args, plan, &logging).await,
+        }
+    });
     // Blocking tasks that do not end (a disk that hangs) must not keep the program.
     runtime.shutdown_timeout(RUNTIME_END_MAX);
     drop(logging);
@@ -116,14 +122,12 @@ fn plan(args: &DevnetArgs, root: &Root) -> Plan {
     }
 }
 
-async fn run_headless(args: &DevnetArgs, root: &Root, founded: &Founded, started_us: u64) -> Outcome {
-    tell_start(args, root, founded);
+async fn run_headless(args: &DevnetArgs, plan: &Plan, started_us: u64) -> Outcome {
+    let founded = found(plan).map_err(Failure::refused)?;
+    tell_start(args, plan, &founded);
     let told = told_to_stop();
-    let cluster = Cluster::start(founded).await.map_err(|error| match error.exit_code() {
-        1 => Failure::failed(error),
-        _ => Failure::refused(error),
-    })?;
-    let report = operate(args, founded, &cluster, &told, started_us).await;
+    let cluster = Cluster::start(&founded).await.map_err(refused_or_failed)?;
+    let report = operate(args, &founded, &cluster, &told, started_us).await;
     cluster.stop("the devnet ends").await;
     let report = report?;
     if args.json {
@@ -135,38 +139,25 @@ async fn run_headless(args: &DevnetArgs, root: &Root, founded: &Founded, started
     if report.is_good() { Ok(()) } else { Err(Failure::failed(report.faults.join("; "))) }
 }
 
-fn tell_start(args: &DevnetArgs, root: &Root, founded: &Founded) {
+fn refused_or_failed(error: ClusterError) -> Failure {
+    match error.exit_code() {
+        1 => Failure::failed(error),
+        _ => Failure::refused(error),
+    }
+}
+
+fn tell_start(args: &DevnetArgs, plan: &Plan, founded: &Founded) {
     if founded.ports_moved {
         let ports: Vec<String> =
             founded.configs.iter().map(|config| config.p2p.listen.port().to_string()).collect();
         output::note(&format!("the usual ports are busy: the nodes listen on {}", ports.join(", ")));
     }
     if !args.json {
-        let (nodes, dir) = (founded.configs.len(), root.path.display());
+        let (nodes, dir) = (founded.configs.len(), plan.root.display());
         output::note(&format!(
             "{nodes} nodes in {dir}; look at one with `masternode status --data-dir {dir}/node1`"
         ));
     }
-}
-
-/// Cancelled when the process is told to stop (SIGINT, SIGTERM).
-fn told_to_stop() -> CancellationToken {
-    let told = CancellationToken::new();
-    let tell = told.clone();
-    tokio::spawn(async move {
-        // Without handlers the signals end the process by themselves.
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return;
-        };
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        tell.cancel();
-    });
-    told
 }
 
 /// Pays until the end of the run, waits until everything is settled, and sums it up.

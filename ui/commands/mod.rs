@@ -8,6 +8,7 @@ pub mod locate;
 pub mod output;
 pub mod passphrase;
 pub mod run;
+pub mod screen;
 pub mod shell;
 pub mod status;
 pub mod stop;

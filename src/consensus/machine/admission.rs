@@ -16,13 +16,13 @@ impl Machine {
         &mut self,
         host: &mut dyn Host,
         from: Option<PeerId>,
-        transaction: SharedTransaction,
+        transaction: &SharedTransaction,
     ) {
         let id = transaction.id();
         self.pulls.done(Want::Body(id));
-        self.fill_candidates(&transaction);
+        self.fill_candidates(transaction);
         let voted = self.era.ballots.contains_key(&id);
-        match self.admit(host, from, &transaction) {
+        match self.admit(host, from, transaction) {
             Ok(()) => {}
             Err(Rejection::AlreadyKnown) if from.is_some() => {}
             Err(reason) => {
@@ -33,7 +33,7 @@ impl Machine {
             }
         }
         if voted {
-            self.on_body_of_voted(host, &transaction);
+            self.on_body_of_voted(host, transaction);
         }
     }
 
@@ -48,7 +48,10 @@ impl Machine {
         if self.is_in_last_block(&id) {
             return Err(Rejection::AlreadyKnown);
         }
-        if let Some(conflict) = self.certified_conflict(transaction) {
+        // A copy of what is in the pool already must not drop it there.
+        if host.body(&id).is_none()
+            && let Some(conflict) = self.certified_conflict(transaction)
+        {
             return Err(conflict);
         }
         let fee = match self.check_in_pool(host, transaction) {

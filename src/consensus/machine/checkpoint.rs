@@ -3,6 +3,7 @@
 //! [`Machine::advance`] applies the rules until none applies; handlers only record what arrived. A rule
 //! of the text is cited where it is applied.
 
+use super::era::TRANSACTION_BYTES_MIN;
 use super::pulls::Want;
 use super::{Candidate, Machine, RoundStep};
 use crate::consensus::host::Host;
@@ -71,6 +72,11 @@ impl Machine {
             .filter_map(|(_, round)| round.proposal.as_ref())
             .map(|proposal| proposal.outline.header.id())
             .collect();
+        let quorum = self.context.committee.quorum();
+        for (_, round) in self.checkpoint.rounds.iter() {
+            kept.extend(round.polled(quorum).flatten());
+            kept.extend(round.precommits.quorum(quorum).flatten());
+        }
         kept.extend(self.checkpoint.locked.map(|(block, _)| block));
         kept.extend(self.checkpoint.valid.as_ref().map(|(block, _, _)| *block));
         self.checkpoint.candidates.retain(|id, _| kept.contains(id));
@@ -90,16 +96,24 @@ impl Machine {
 
     // What arrives -----------------------------------------------------------------------------------
 
-    pub(super) fn on_proposal(&mut self, proposal: Proposal) {
+    pub(super) fn on_proposal(&mut self, host: &dyn Host, proposal: Proposal) {
         let Some(proposer) = self.context.committee.proposer(self.context.height, proposal.round) else {
             return;
         };
+        if self.me == Some(proposer) {
+            self.on_own_proposal_from_elsewhere(&proposal);
+            return;
+        }
         if let Some(pol) = &proposal.pol {
             self.count_pol(pol);
+        }
+        if !self.is_plausible(host, &proposal.outline) {
+            return;
         }
         let (round, outline) = (proposal.round, proposal.outline.clone());
         match self.checkpoint.rounds.add_proposal(proposal, self.checkpoint.round) {
             Addition::New => {
+                self.drop_stale_candidates();
                 self.register_candidate(&outline);
                 self.notice(Notice::Proposed {
                     height: self.context.height,
@@ -119,13 +133,8 @@ impl Machine {
     }
 
     pub(super) fn on_vote(&mut self, vote: &Vote) {
-        if self.me == Some(vote.voter) && self.own_vote(vote.round, vote.step).is_none() {
-            self.halt(format!(
-                "a {:?} of round {} carries this node's signature but is not in its vote log: the key is active \
-                 elsewhere, or the data directory is an old copy; stop the other process and start with the \
-                 directory it used",
-                vote.step, vote.round
-            ));
+        if self.is_own_vote_from_elsewhere(vote) {
+            self.halt_key_elsewhere(&format!("a {:?} of round {}", vote.step, vote.round));
             return;
         }
         self.add_vote(vote);
@@ -146,8 +155,12 @@ impl Machine {
         }
     }
 
-    /// Counts the prevotes in a certificate.
+    /// Counts the prevotes in a certificate, and keeps it: it proves its quorum even where single
+    /// votes in it came second to others of the same voters.
     pub(super) fn count_pol(&mut self, qc: &Qc) {
+        if self.checkpoint.rounds.has_forgotten(qc.round, self.checkpoint.round) {
+            return;
+        }
         for (voter, signature) in qc.votes().unwrap_or_default() {
             let vote = Vote {
                 era_tag: self.context.era_tag,
@@ -157,8 +170,9 @@ impl Machine {
                 voter,
                 signature,
             };
-            self.add_vote(&vote);
+            self.on_vote(&vote);
         }
+        self.checkpoint.rounds.at(qc.round).pol.get_or_insert_with(|| qc.clone());
     }
 
     fn hear_round_voter(&mut self, voter: u16) {
@@ -166,13 +180,39 @@ impl Machine {
         self.hear(voter);
     }
 
+    /// Whether a valid block of this height can have this outline; keeps what cannot out of memory.
+    fn is_plausible(&self, host: &dyn Host, outline: &Outline) -> bool {
+        let (header, bytes_max) = (&outline.header, host.params().block_bytes_max);
+        header.height == self.context.height
+            && header.previous == self.context.previous
+            && header.body_bytes <= bytes_max
+            && u64::from(header.tx_count).saturating_mul(TRANSACTION_BYTES_MIN) <= bytes_max
+    }
+
+    /// A valid signature of this node's key on a proposal that is not in its log.
+    fn on_own_proposal_from_elsewhere(&mut self, proposal: &Proposal) {
+        let known = self.checkpoint.rounds.find(proposal.round).and_then(|round| round.proposal.as_ref());
+        let forgotten = self.checkpoint.rounds.has_forgotten(proposal.round, self.checkpoint.round);
+        if !forgotten && known.is_none_or(|held| held.digest() != proposal.digest()) {
+            self.halt_key_elsewhere(&format!("a proposal of round {}", proposal.round));
+        }
+    }
+
+    /// Whether a validly signed vote of this node's own key is not one it cast.
+    fn is_own_vote_from_elsewhere(&self, vote: &Vote) -> bool {
+        self.me == Some(vote.voter)
+            && !self.replaying
+            && !self.checkpoint.rounds.has_forgotten(vote.round, self.checkpoint.round)
+            && self.own_vote(vote.round, vote.step) != Some(vote.block)
+    }
+
     // Candidates -------------------------------------------------------------------------------------
 
-    pub(super) fn on_candidate(&mut self, host: &dyn Host, from: PeerId, outline: Outline) {
+    pub(super) fn on_candidate(&mut self, host: &dyn Host, from: PeerId, outline: &Outline) {
         let id = outline.header.id();
         // Asked for only: candidates are few and must not be crowded out by what nobody voted for.
         if self.pulls.is_wanted(Want::Candidate(id)) {
-            self.register_candidate(&outline);
+            self.register_candidate(outline);
             self.complete_candidate(host, id, Some(from));
         }
     }
@@ -191,6 +231,7 @@ impl Machine {
             missing: outline.txids.iter().copied().collect(),
             outline: outline.clone(),
             bodies: BTreeMap::new(),
+            searched_us: None,
             block: None,
             verdict: None,
             persisted: false,
@@ -229,9 +270,17 @@ impl Machine {
         if let Some(block) = &wanted.block {
             return Some(Arc::clone(block));
         }
+        let now_us = self.now.monotonic_us;
+        // Bodies that arrive are handed over one by one; searching for all of them is for the start
+        // and for renewing pulls.
+        let searched = wanted.searched_us.is_some_and(|at| now_us < at.saturating_add(self.timing.pull_us));
+        if searched && !wanted.missing.is_empty() {
+            return None;
+        }
         let found: Vec<SharedTransaction> =
             wanted.missing.iter().filter_map(|txid| self.find_body(host, txid)).collect();
         let candidate = self.checkpoint.candidates.get_mut(&id)?;
+        candidate.searched_us = Some(now_us);
         for transaction in found {
             candidate.missing.remove(&transaction.id());
             candidate.bodies.insert(transaction.id(), transaction);
@@ -247,7 +296,6 @@ impl Machine {
             return Some(block);
         }
         let missing: Vec<Txid> = candidate.missing.iter().copied().collect();
-        let now_us = self.now.monotonic_us;
         for txid in missing {
             self.pulls.want(Want::Body(txid), from, now_us);
         }
@@ -391,7 +439,7 @@ impl Machine {
             .filter(|(number, round)| {
                 (*number < current || (*number == current && voting)) && !round.pol_used
             })
-            .filter_map(|(number, round)| Some((number, round.prevotes.quorum(quorum)?)))
+            .filter_map(|(number, round)| Some((number, round.polled(quorum)?)))
             // A nil quorum only matters while prevoting in the current round.
             .filter(|(number, block)| {
                 block.is_some() || (*number == current && self.checkpoint.step == RoundStep::Prevote)
@@ -426,7 +474,7 @@ impl Machine {
         }
         let round = self.checkpoint.rounds.at(number);
         round.pol_used = true;
-        let pol = round.prevotes.certificate(number, Step::Prevote, block);
+        let pol = round.pol_for(number, block);
         if self.checkpoint.valid.as_ref().is_none_or(|(_, valid_round, _)| number > *valid_round) {
             self.checkpoint.valid = Some((block, number, pol.clone()));
         }

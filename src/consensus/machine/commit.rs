@@ -34,7 +34,7 @@ impl LastCommit {
 impl Machine {
     /// A decided block that was pulled.
     pub(super) fn on_decided(&mut self, host: &mut dyn Host, from: PeerId, pulled: Verified<(Block, Qc)>) {
-        if pulled.era != self.context.era_tag {
+        if self.halted.is_some() || pulled.era != self.context.era_tag {
             // Decided here in the meantime, or asked for anew under the right committee.
             return;
         }
@@ -121,6 +121,8 @@ impl Machine {
         self.pulls.clear();
         self.timers.clear_round();
         self.timers.era_end = Some(self.now.monotonic_us.saturating_add(self.timing.era_us));
+        // Tells those who missed the decision at once.
+        self.timers.status = Some(self.now.monotonic_us);
     }
 
     /// Whether a message is a precommit for the block just decided.
@@ -139,7 +141,8 @@ impl Machine {
     pub(super) fn on_late_precommit(&mut self, message: &Message) {
         let (Message::Vote(vote), Some(last)) = (message, &mut self.last_commit) else { return };
         let matches = vote.round == last.round && vote.block == Some(last.id);
-        if matches && last.votes.insert(vote.voter, vote.signature).is_none() {
+        if matches && !last.votes.contains_key(&vote.voter) {
+            last.votes.insert(vote.voter, vote.signature);
             let height = last.height;
             self.notice(Notice::LatePrecommit { height, voter: vote.voter });
         }

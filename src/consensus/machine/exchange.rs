@@ -1,9 +1,10 @@
 //! Status and answers to pulls: how nodes that missed something catch up within a height.
 
 use super::Machine;
-use super::pulls::Want;
+use super::pulls::{IDS_MAX, Want};
 use crate::consensus::host::Host;
 use crate::consensus::output::{Record, Target};
+use crate::primitives::block::Outline;
 use crate::primitives::certificate::Certificate;
 use crate::primitives::committee::VoterIndex;
 use crate::primitives::hash::{BlockId, Txid};
@@ -16,6 +17,14 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes a vote takes in an answer.
 const VOTE_BYTES: usize = 40;
+
+/// Price of a certificate in answer bytes: finding its proofs reads whole streams.
+const CERTIFICATE_COST: u64 = 64 << 10;
+
+/// About what an outline encodes to.
+fn outline_bytes(outline: &Outline) -> u64 {
+    1024 + 32 * u64::try_from(outline.txids.len()).unwrap_or(u64::MAX / 64)
+}
 
 impl Machine {
     /// What this node has of the current height.
@@ -74,8 +83,9 @@ impl Machine {
     fn pull_streams(&mut self, from: PeerId, heads: &[u32]) {
         let now_us = self.now.monotonic_us;
         for (voter, head) in self.context.committee.indices().zip(heads) {
-            let held = self.era.streams.get(usize::from(voter)).map_or(0, |stream| stream.head());
-            if *head > held && self.me != Some(voter) {
+            let held = self.era.streams.get(usize::from(voter)).map_or(0, super::super::stream::Stream::head);
+            // Of this node's own stream too: a longer one elsewhere proves that the key signs elsewhere.
+            if *head > held {
                 self.pulls.want(Want::Stream(voter), Some(from), now_us);
             }
         }
@@ -93,8 +103,10 @@ impl Machine {
             messages.push(Message::Pol { era_tag: self.context.era_tag, qc: pol.clone() });
         }
         if let Some(known) = self.checkpoint.rounds.find(round) {
-            if !(same_round && status.has_proposal) {
-                messages.extend(known.proposal.clone().map(Message::Proposal));
+            if let Some(proposal) = known.proposal.clone().filter(|_| !(same_round && status.has_proposal))
+                && self.peers.may_answer(&to, outline_bytes(&proposal.outline), self.now.monotonic_us)
+            {
+                messages.push(Message::Proposal(proposal));
             }
             let none = Vec::new();
             for (step, held) in [(Step::Prevote, &status.prevotes), (Step::Precommit, &status.precommits)] {
@@ -115,7 +127,7 @@ impl Machine {
         }
     }
 
-    fn votes_not_in(&self, round: u32, step: Step, bitmap: &[u8]) -> Vec<Vote> {
+    pub(super) fn votes_not_in(&self, round: u32, step: Step, bitmap: &[u8]) -> Vec<Vote> {
         let Some(known) = self.checkpoint.rounds.find(round) else { return Vec::new() };
         let lacks = |voter: VoterIndex| {
             bitmap.get(usize::from(voter) / 8).is_none_or(|byte| byte & (1 << (voter % 8)) == 0)
@@ -140,8 +152,11 @@ impl Machine {
 
     pub(super) fn answer_transactions(&mut self, host: &dyn Host, to: PeerId, txids: &[Txid]) {
         let (mut bodies, mut bytes) = (Vec::new(), 0usize);
-        for txid in txids {
+        for txid in txids.iter().take(IDS_MAX) {
             let Some(transaction) = self.any_body(host, txid) else { continue };
+            if !self.peers.may_answer(&to, transaction.size(), self.now.monotonic_us) {
+                break;
+            }
             bytes = bytes.saturating_add(usize::try_from(transaction.size()).unwrap_or(usize::MAX));
             bodies.push(transaction.body().clone());
             if bytes >= ANSWER_BYTES_MAX {
@@ -183,12 +198,16 @@ impl Machine {
                 break;
             }
         }
-        if !batches.is_empty() {
+        let cost = u64::try_from(bytes).unwrap_or(u64::MAX);
+        if !batches.is_empty() && self.peers.may_answer(&to, cost, self.now.monotonic_us) {
             self.send(Target::Peer(to), Message::Stream(batches));
         }
     }
 
     pub(super) fn answer_certificate(&mut self, to: PeerId, txid: &Txid) {
+        if !self.peers.may_answer(&to, CERTIFICATE_COST, self.now.monotonic_us) {
+            return;
+        }
         if let Some(certificate) = self.prepare_certificate(txid) {
             let era_tag = self.context.era_tag;
             self.send(Target::Peer(to), Message::Certificate { era_tag, certificate });
@@ -214,6 +233,10 @@ impl Machine {
 
     pub(super) fn answer_candidate(&mut self, to: PeerId, block: BlockId) {
         if let Some(candidate) = self.checkpoint.candidates.get(&block) {
+            let cost = outline_bytes(&candidate.outline);
+            if !self.peers.may_answer(&to, cost, self.now.monotonic_us) {
+                return;
+            }
             let (era_tag, outline) = (self.context.era_tag, candidate.outline.clone());
             self.send(Target::Peer(to), Message::Candidate { era_tag, outline });
         }

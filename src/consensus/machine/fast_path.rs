@@ -2,6 +2,7 @@
 
 use super::Machine;
 use super::admission::output_of;
+use super::era::Ballot;
 use super::pulls::Want;
 use crate::consensus::host::Host;
 use crate::consensus::output::{Notice, Output, Record, Target};
@@ -47,6 +48,9 @@ impl Machine {
         }
         let free = |outpoint| self.era.locks.get(&outpoint).is_none_or(|holder| *holder == id);
         if !transaction.spends().all(free) {
+            return false;
+        }
+        if self.era.bytes + transaction.size() > host.params().era_bytes {
             return false;
         }
         let Ok(fee) = self.check_for_vote(host, transaction) else { return false };
@@ -143,7 +147,9 @@ impl Machine {
             }
             Insertion::New => {}
         }
-        if !batch.prepares.is_empty() {
+        // What is certified already is proven by earlier batches.
+        let certified = |txid: &Txid| self.era.ballots.get(txid).is_some_and(|ballot| ballot.certified);
+        if !batch.prepares.iter().all(certified) {
             self.era.unlogged_batches.push(Arc::clone(&batch));
         }
         self.count(host, &batch, source);
@@ -165,12 +171,7 @@ impl Machine {
         let own = self.era.streams.get(usize::from(batch.voter));
         let known = own.and_then(|stream| stream.batch(batch.sequence)).is_some_and(|held| **held == *batch);
         if !known {
-            self.halt(format!(
-                "vote batch {} of this era carries this node's signature but is not in its vote log: the key is \
-                 active elsewhere, or the data directory is an old copy; stop the other process and start with \
-                 the directory it used",
-                batch.sequence
-            ));
+            self.halt_key_elsewhere(&format!("vote batch {} of this era", batch.sequence));
         }
     }
 
@@ -178,9 +179,12 @@ impl Machine {
     pub(super) fn count(&mut self, host: &mut dyn Host, batch: &VoteBatch, source: Option<PeerId>) {
         let weight = self.context.committee.weight(batch.voter);
         let quorum = self.context.committee.quorum();
-        let (mut certified, mut decided) = (Vec::new(), Vec::new());
+        let (mut certified, mut decided, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
         for txid in &batch.prepares {
-            let ballot = self.era.ballots.entry(*txid).or_default();
+            let ballot = self.era.ballots.entry(*txid).or_insert_with(|| {
+                fresh.push(*txid);
+                Ballot::default()
+            });
             ballot.prepare.add(batch.voter, weight);
             if !ballot.certified && ballot.prepare.weight() >= quorum {
                 ballot.certified = true;
@@ -188,14 +192,17 @@ impl Machine {
             }
         }
         for txid in &batch.commits {
-            let ballot = self.era.ballots.entry(*txid).or_default();
+            let ballot = self.era.ballots.entry(*txid).or_insert_with(|| {
+                fresh.push(*txid);
+                Ballot::default()
+            });
             ballot.commit.add(batch.voter, weight);
             if !ballot.is_final && ballot.commit.weight() >= quorum {
                 ballot.is_final = true;
                 decided.push(*txid);
             }
         }
-        self.want_unknown_bodies(host, batch, source);
+        self.want_unknown_bodies(host, &fresh, source);
         self.notice(Notice::Votes {
             voter: batch.voter,
             sequence: batch.sequence,
@@ -213,15 +220,32 @@ impl Machine {
         self.hear(batch.voter);
     }
 
-    fn want_unknown_bodies(&mut self, host: &dyn Host, batch: &VoteBatch, source: Option<PeerId>) {
-        if self.replaying || self.me == Some(batch.voter) {
+    /// Asks the voter for bodies of what was voted on here for the first time, after a tick: most
+    /// arrive by themselves.
+    fn want_unknown_bodies(&mut self, host: &dyn Host, txids: &[Txid], source: Option<PeerId>) {
+        if self.replaying {
             return;
         }
         let due_us = self.now.monotonic_us + self.timing.tick_us;
-        for txid in batch.prepares.iter().chain(&batch.commits) {
+        for txid in txids {
             if !self.era.bodies.contains_key(txid) && host.body(txid).is_none() {
-                self.pulls.want(Want::Body(*txid), source, due_us);
+                self.pulls.want_for_vote(*txid, source, due_us);
             }
+        }
+    }
+
+    /// Asks again for bodies of certified payments that nobody has delivered.
+    pub(super) fn want_certified_bodies(&mut self, host: &dyn Host) {
+        let missing: Vec<Txid> = self
+            .era
+            .ballots
+            .iter()
+            .filter(|(txid, ballot)| ballot.certified && !self.era.bodies.contains_key(txid))
+            .map(|(txid, _)| *txid)
+            .filter(|txid| host.body(txid).is_none())
+            .collect();
+        for txid in missing {
+            self.pulls.want(Want::Body(txid), None, self.now.monotonic_us);
         }
     }
 
@@ -257,7 +281,11 @@ impl Machine {
     pub(super) fn era_has_ended(&self) -> bool {
         let ended = |voter: &VoterIndex| {
             self.era.round_voters.contains(voter)
-                || self.era.streams.get(usize::from(*voter)).is_some_and(|stream| stream.has_ended())
+                || self
+                    .era
+                    .streams
+                    .get(usize::from(*voter))
+                    .is_some_and(super::super::stream::Stream::has_ended)
         };
         let weight: u64 = self
             .era

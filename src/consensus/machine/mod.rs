@@ -82,6 +82,8 @@ struct Checkpoint {
     candidates: BTreeMap<BlockId, Candidate>,
     /// Round in which this node failed to build a block: its timer ends it.
     build_failed: Option<u32>,
+    /// When the proposer last looked whether everything commit-voted is backed.
+    backing_checked_us: Option<u64>,
 }
 
 impl Default for Checkpoint {
@@ -95,6 +97,7 @@ impl Default for Checkpoint {
             valid: None,
             candidates: BTreeMap::new(),
             build_failed: None,
+            backing_checked_us: None,
         }
     }
 }
@@ -106,6 +109,8 @@ struct Candidate {
     /// Bodies still missing; empty once `block` is there.
     missing: std::collections::BTreeSet<Txid>,
     bodies: BTreeMap<Txid, SharedTransaction>,
+    /// When the missing bodies were last searched for.
+    searched_us: Option<u64>,
     block: Option<Arc<Block>>,
     verdict: Option<Result<(), String>>,
     persisted: bool,
@@ -148,6 +153,12 @@ pub struct View {
     pub halted: Option<String>,
 }
 
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Machine").field(&self.view()).finish()
+    }
+}
+
 impl Machine {
     /// A machine at the host's tip that has not started; `signer` is `None` for an observer.
     #[must_use]
@@ -182,7 +193,7 @@ impl Machine {
             Input::Start => self.on_start(host),
             Input::Wake => {}
             Input::Transaction { from, transaction } => {
-                self.on_transaction(host, from, transaction.into_inner());
+                self.on_transaction(host, from, transaction.get());
             }
             Input::Message { from, message } => self.on_message(host, from, message),
             Input::Decided { from, block } => self.on_decided(host, from, block),
@@ -262,6 +273,8 @@ impl Machine {
         self.era.bucket.start(self.now.monotonic_us);
         self.timers.status = Some(self.now.monotonic_us);
         self.readmit_bodies(host);
+        self.send_own_again();
+        self.announce_finals();
         if self.era.frozen {
             self.resume_round();
         } else {
@@ -276,7 +289,12 @@ impl Machine {
         if let Some(tag) = era_of(&message, &self.context) {
             if tag != self.context.era_tag {
                 if self.is_late_precommit(&message, tag) {
-                    self.on_late_precommit(&message);
+                    // Checked in its own era or in the one after, against the committee of its own.
+                    if checked_in == tag || checked_in == self.context.era_tag {
+                        self.on_late_precommit(&message);
+                    } else {
+                        self.outputs.push(Output::Replay(vec![(from, message)]));
+                    }
                 } else if !self.is_past(tag) {
                     self.future.keep(from, tag, message);
                 }
@@ -294,17 +312,17 @@ impl Machine {
         match message {
             Message::Transaction(body) => {
                 let sealed = crate::primitives::transaction::SealedTransaction::new(body);
-                self.on_transaction(host, Some(from), sealed);
+                self.on_transaction(host, Some(from), &sealed);
             }
             Message::Transactions(bodies) => {
                 for body in bodies {
                     let sealed = crate::primitives::transaction::SealedTransaction::new(body);
-                    self.on_transaction(host, Some(from), sealed);
+                    self.on_transaction(host, Some(from), &sealed);
                 }
             }
             Message::VoteBatch(batch) => self.on_batch(host, Some(from), batch),
             Message::Stream(batches) => self.on_stream(host, from, batches),
-            Message::Proposal(proposal) => self.on_proposal(proposal),
+            Message::Proposal(proposal) => self.on_proposal(host, proposal),
             Message::Vote(vote) => self.on_vote(&vote),
             Message::Pol { qc, .. } => self.on_pol(from, &qc),
             Message::Commit { height, qc } => self.on_commit_certificate(host, from, height, &qc),
@@ -314,7 +332,7 @@ impl Machine {
             Message::GetCertificate { txid, .. } => self.answer_certificate(from, &txid),
             Message::Certificate { certificate, .. } => self.on_certificate(host, certificate),
             Message::GetCandidate { block, .. } => self.answer_candidate(from, block),
-            Message::Candidate { outline, .. } => self.on_candidate(host, from, outline),
+            Message::Candidate { outline, .. } => self.on_candidate(host, from, &outline),
             // Decided blocks are pulled and served by the node, which answers with `Input::Decided`.
             Message::GetBlock { .. }
             | Message::Block { .. }
@@ -339,6 +357,14 @@ impl Machine {
         if !self.replaying {
             self.outputs.push(Output::Notice(notice));
         }
+    }
+
+    /// Stops signing: a valid signature of this node's key exists that its log does not hold.
+    fn halt_key_elsewhere(&mut self, what: &str) {
+        self.halt(format!(
+            "{what} carries this node's signature but is not in its vote log: the key is active elsewhere, or the \
+             data directory is an old copy; stop the other process and start with the directory it used"
+        ));
     }
 
     fn halt(&mut self, reason: String) {

@@ -16,7 +16,15 @@ pub(super) struct Peer {
     pub(super) height: u64,
     /// When a status of it was last answered.
     pub(super) answered_us: Option<u64>,
+    /// Bytes of answers it may still have, and when that was reckoned.
+    answer_credit: u64,
+    answer_credit_us: u64,
 }
+
+/// Bytes of answers a peer may have at once, and a second: a full block and a fast link, but no more
+/// than asking for costs it.
+const ANSWER_BURST: u64 = 32 << 20;
+const ANSWER_PER_SECOND: u64 = 16 << 20;
 
 /// All connected peers; bounded by the connection limit of the network.
 #[derive(Debug, Default)]
@@ -28,7 +36,17 @@ impl Peers {
     /// A peer connected; `vote_key` was proven in the handshake.
     pub(super) fn up(&mut self, peer: PeerId, vote_key: Option<PublicKey>, committee: &Committee) {
         let voter = vote_key.and_then(|key| committee.index_of(&key));
-        self.peers.insert(peer, Peer { vote_key, voter, height: 0, answered_us: None });
+        self.peers.insert(
+            peer,
+            Peer {
+                vote_key,
+                voter,
+                height: 0,
+                answered_us: None,
+                answer_credit: ANSWER_BURST,
+                answer_credit_us: 0,
+            },
+        );
     }
 
     /// A connection ended.
@@ -46,6 +64,21 @@ impl Peers {
     /// A connected peer.
     pub(super) fn find(&mut self, peer: &PeerId) -> Option<&mut Peer> {
         self.peers.get_mut(peer)
+    }
+
+    /// Takes an answer of `bytes` from a peer's credit; whether it may be sent.
+    pub(super) fn may_answer(&mut self, peer: &PeerId, bytes: u64, now_us: u64) -> bool {
+        let Some(peer) = self.peers.get_mut(peer) else { return false };
+        let elapsed_us = now_us.saturating_sub(peer.answer_credit_us);
+        let earned = u128::from(elapsed_us) * u128::from(ANSWER_PER_SECOND) / 1_000_000;
+        let credit = u128::from(peer.answer_credit) + earned;
+        peer.answer_credit = u64::try_from(credit.min(u128::from(ANSWER_BURST))).unwrap_or(ANSWER_BURST);
+        peer.answer_credit_us = now_us;
+        let enough = peer.answer_credit >= bytes;
+        if enough {
+            peer.answer_credit -= bytes;
+        }
+        enough
     }
 
     /// Whether the peer is connected.

@@ -7,7 +7,7 @@ use crate::consensus::output::{Notice, Record, Target};
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::Txid;
 use crate::primitives::keys::Signature;
-use crate::primitives::message::{Message, Proposal};
+use crate::primitives::message::{Message, PeerId, Proposal};
 use crate::primitives::transaction::{OutPoint, SharedTransaction, Utxo};
 use crate::primitives::vote::Step;
 use std::cmp::Reverse;
@@ -24,6 +24,15 @@ struct Selection {
     bytes: u64,
     signatures: u64,
 }
+
+/// What a block has room for.
+struct Room {
+    bytes: u64,
+    signatures: u64,
+}
+
+/// Certificates and bodies a proposer asks for at a time before it builds.
+const BACKING_PULLS_MAX: usize = 1024;
 
 impl Machine {
     /// `if I propose: ...` of `start_round`; whether a proposal was made.
@@ -54,7 +63,7 @@ impl Machine {
             return true;
         }
         let complete = |voter: &u16| {
-            self.era.streams.get(usize::from(*voter)).is_some_and(|stream| stream.is_complete())
+            self.era.streams.get(usize::from(*voter)).is_some_and(super::super::stream::Stream::is_complete)
         };
         let weight: u64 = self
             .context
@@ -77,33 +86,56 @@ impl Machine {
     }
 
     /// Whether certificate and body of everything commit-voted in a held stream are here; pulls what is
-    /// missing, for at most half the proposal time.
+    /// missing, for at most half the proposal time, and looks again each tick.
     fn commit_votes_are_backed(&mut self, host: &dyn Host) -> bool {
         let now_us = self.now.monotonic_us;
-        let deadline = self.checkpoint.round_started_us + self.timing.propose_us / 2;
+        let round = u64::from(self.checkpoint.round);
+        let propose_us =
+            self.timing.propose_us.saturating_add(round.saturating_mul(self.timing.propose_step_us));
+        let deadline = self.checkpoint.round_started_us.saturating_add(propose_us / 2);
         if now_us >= deadline {
             return true;
         }
-        let mut missing = Vec::new();
-        for voter in self.context.committee.indices() {
-            let Some(stream) = self.era.streams.get(usize::from(voter)) else { continue };
-            for txid in stream.batches().flat_map(|batch| &batch.commits) {
-                if !self.era.ballots.get(txid).is_some_and(|ballot| ballot.certified) {
-                    missing.push((Want::Certificate(*txid), voter));
-                } else if !self.era.bodies.contains_key(txid) && host.body(txid).is_none() {
-                    missing.push((Want::Body(*txid), voter));
-                }
-            }
+        if self.checkpoint.backing_checked_us.is_some_and(|at| now_us < at + self.timing.tick_us) {
+            return false;
         }
-        let backed = missing.is_empty();
-        for (want, voter) in missing {
-            let peer = self.peers.of_voter(voter);
+        let missing: Vec<Want> = self
+            .era
+            .ballots
+            .iter()
+            .filter(|(_, ballot)| ballot.commit.weight() > 0)
+            .filter_map(|(txid, ballot)| {
+                if !ballot.certified {
+                    return Some(Want::Certificate(*txid));
+                }
+                let held = self.era.bodies.contains_key(txid) || host.body(txid).is_some();
+                (!held).then_some(Want::Body(*txid))
+            })
+            .take(BACKING_PULLS_MAX)
+            .collect();
+        if missing.is_empty() {
+            return true;
+        }
+        for want in missing {
+            let peer = self.a_commit_voter_of(want);
             self.pulls.want(want, peer, now_us);
         }
-        if !backed {
-            self.timers.build = Some(deadline);
-        }
-        backed
+        self.checkpoint.backing_checked_us = Some(now_us);
+        self.timers.build = Some(deadline.min(now_us + self.timing.tick_us));
+        false
+    }
+
+    /// The connection to a voter that commit-voted it, which must hold what is wanted.
+    fn a_commit_voter_of(&self, want: Want) -> Option<PeerId> {
+        let (Want::Certificate(txid) | Want::Body(txid)) = want else { return None };
+        let voted = |voter: &u16| {
+            self.era
+                .streams
+                .get(usize::from(*voter))
+                .is_some_and(|stream| stream.batches().any(|batch| batch.commits.contains(&txid)))
+        };
+        let voter = self.context.committee.indices().find(voted)?;
+        self.peers.of_voter(voter)
     }
 
     /// `build()`: must, then fill.
@@ -164,29 +196,20 @@ impl Machine {
     /// Every transaction commit-voted in a held stream whose certificate, body and in-era parents are
     /// held. What honest voters commit-voted always is: parents precede children in their streams.
     fn select_must(&self, host: &dyn Host) -> Selection {
-        let mut waiting: BTreeMap<Txid, SharedTransaction> = self
-            .era
-            .streams
-            .iter()
-            .flat_map(|stream| stream.batches())
-            .flat_map(|batch| &batch.commits)
-            .filter(|txid| self.era.ballots.get(txid).is_some_and(|ballot| ballot.certified))
-            .filter_map(|txid| Some((*txid, self.find_body(host, txid)?)))
-            .collect();
+        let committed =
+            self.era.ballots.iter().filter(|(_, vote)| vote.certified && vote.commit.weight() > 0);
+        let bodies: Vec<SharedTransaction> =
+            committed.filter_map(|(txid, _)| self.find_body(host, txid)).collect();
         let mut selection = Selection::default();
-        loop {
-            let ready: Vec<SharedTransaction> =
-                waiting.values().filter(|tx| selection.parents_are_in(host, tx)).map(Arc::clone).collect();
-            if ready.is_empty() {
-                return selection;
-            }
-            for transaction in ready {
-                waiting.remove(&transaction.id());
-                // Lemma 1: two certified transactions never conflict, so nothing is left out here
-                // unless more than a third of the weight is faulty.
-                selection.try_add(host, &transaction, u64::MAX, u64::MAX, self.context.height);
-            }
-        }
+        // Lemma 1: certified transactions never conflict, so nothing is left out unless more than a
+        // third of the weight is faulty; and protocol §5 makes them fit.
+        selection.add_with_children(
+            host,
+            &bodies,
+            &Room { bytes: u64::MAX, signatures: u64::MAX },
+            self.context.height,
+        );
+        selection
     }
 
     /// Fills up with pending transactions by fee rate; of a conflicting pair the one with more prepare
@@ -207,24 +230,9 @@ impl Machine {
         // Losers of a conflict come last: they fit only where the winner itself did not.
         let (winners, losers): (Vec<_>, Vec<_>) = pending.iter().partition(wins);
         let bytes_max = params.block_bytes_max.saturating_sub(crate::primitives::params::BLOCK_RESERVE_BYTES);
+        let room = Room { bytes: bytes_max, signatures: params.block_signatures_max };
         for group in [winners, losers] {
-            let mut blocked: BTreeMap<Txid, Vec<&SharedTransaction>> = BTreeMap::new();
-            for transaction in group {
-                let mut queue = vec![transaction];
-                while let Some(next) = queue.pop() {
-                    if let Some(parent) = selection.missing_parent(host, next) {
-                        blocked.entry(parent).or_default().push(next);
-                    } else if selection.try_add(
-                        host,
-                        next,
-                        bytes_max,
-                        params.block_signatures_max,
-                        self.context.height,
-                    ) {
-                        queue.extend(blocked.remove(&next.id()).unwrap_or_default());
-                    }
-                }
-            }
+            selection.add_with_children(host, group, &room, self.context.height);
         }
         selection
     }
@@ -239,8 +247,25 @@ impl Selection {
             .map(|outpoint| outpoint.txid)
     }
 
-    fn parents_are_in(&self, host: &dyn Host, transaction: &SharedTransaction) -> bool {
-        self.missing_parent(host, transaction).is_none()
+    /// Adds what is valid and fits, in the order given but parents before children. Cost: linear.
+    fn add_with_children<'a>(
+        &mut self,
+        host: &dyn Host,
+        transactions: impl IntoIterator<Item = &'a SharedTransaction>,
+        room: &Room,
+        height: u64,
+    ) {
+        let mut blocked: BTreeMap<Txid, Vec<&SharedTransaction>> = BTreeMap::new();
+        for transaction in transactions {
+            let mut queue = vec![transaction];
+            while let Some(next) = queue.pop() {
+                if let Some(parent) = self.missing_parent(host, next) {
+                    blocked.entry(parent).or_default().push(next);
+                } else if self.try_add(host, next, room, height) {
+                    queue.extend(blocked.remove(&next.id()).unwrap_or_default());
+                }
+            }
+        }
     }
 
     /// Adds a transaction if it is valid with what is chosen and fits.
@@ -248,13 +273,12 @@ impl Selection {
         &mut self,
         host: &dyn Host,
         transaction: &SharedTransaction,
-        bytes_max: u64,
-        signatures_max: u64,
+        room: &Room,
         height: u64,
     ) -> bool {
         let signatures = u64::try_from(transaction.body().inputs.len()).unwrap_or(u64::MAX);
-        let fits = self.bytes.saturating_add(transaction.size()) <= bytes_max
-            && self.signatures.saturating_add(signatures) <= signatures_max;
+        let fits = self.bytes.saturating_add(transaction.size()) <= room.bytes
+            && self.signatures.saturating_add(signatures) <= room.signatures;
         let fresh = !self.ids.contains(&transaction.id())
             && transaction.spends().all(|outpoint| !self.spends.contains(&outpoint));
         let resolve = |outpoint: &OutPoint| host.utxo(outpoint).or_else(|| self.made.get(outpoint).copied());

@@ -33,16 +33,25 @@ struct Pull {
 /// Tries before a pull is given up; whatever still needs it asks anew.
 const TRIES: u8 = 8;
 
-/// Most pulls under way; beyond it new wants are dropped, and asked for again by what needs them.
-const PULLS_MAX: usize = 65_536;
+/// Most bodies pulled at a time, beyond which new wants are dropped and asked for again by what needs
+/// them; one full block of the smallest transactions fits.
+const BODIES_MAX: usize = 131_072;
+
+/// Of those, most that are wanted only because somebody voted for them: votes of a hostile voter must
+/// not crowd out what the checkpoint needs.
+const VOTED_BODIES_MAX: usize = 32_768;
 
 /// Most ids in one request.
-const IDS_MAX: usize = 4096;
+pub(super) const IDS_MAX: usize = 4096;
 
 /// Pulls under way.
 #[derive(Debug, Default)]
 pub(super) struct Pulls {
     pulls: BTreeMap<Want, Pull>,
+    /// How many of the pulls are of bodies wanted for votes only, at most.
+    for_votes: usize,
+    /// The peer asked last where none is preferred: the next one is asked after it.
+    cursor: Option<PeerId>,
     /// No pull is due before this; kept as a lower bound so that nothing has to be searched per input.
     earliest_us: Option<u64>,
 }
@@ -50,16 +59,27 @@ pub(super) struct Pulls {
 impl Pulls {
     /// Asks for something at `due_us`, first from `peer`. A want under way is left as it is.
     pub(super) fn want(&mut self, want: Want, peer: Option<PeerId>, due_us: u64) {
-        if self.pulls.len() >= PULLS_MAX || self.pulls.contains_key(&want) {
+        let full = matches!(want, Want::Body(_)) && self.pulls.len() >= BODIES_MAX;
+        if full || self.pulls.contains_key(&want) {
             return;
         }
         self.pulls.insert(want, Pull { due_us, peer, asked: false, tries_left: TRIES });
         self.earliest_us = Some(self.earliest_us.map_or(due_us, |earliest| earliest.min(due_us)));
     }
 
+    /// Asks for a body that is wanted only because `peer`'s voter voted for it.
+    pub(super) fn want_for_vote(&mut self, txid: Txid, peer: Option<PeerId>, due_us: u64) {
+        if self.for_votes < VOTED_BODIES_MAX {
+            self.for_votes += 1;
+            self.want(Want::Body(txid), peer, due_us);
+        }
+    }
+
     /// It arrived, or is not needed any more.
     pub(super) fn done(&mut self, want: Want) {
-        self.pulls.remove(&want);
+        if self.pulls.remove(&want).is_some() && matches!(want, Want::Body(_)) {
+            self.for_votes = self.for_votes.saturating_sub(1);
+        }
     }
 
     /// Whether it was asked for and has not arrived.
@@ -70,6 +90,7 @@ impl Pulls {
     /// Drops all of them.
     pub(super) fn clear(&mut self) {
         self.pulls.clear();
+        self.for_votes = 0;
         self.earliest_us = None;
     }
 
@@ -79,6 +100,8 @@ impl Pulls {
     }
 
     fn refresh_earliest(&mut self) {
+        // An upper bound: a body may since be wanted for the checkpoint too.
+        self.for_votes = self.for_votes.min(self.pulls.len());
         self.earliest_us = self.pulls.values().map(|pull| pull.due_us).min();
     }
 }
@@ -120,15 +143,18 @@ impl Machine {
     /// Picks the peer to ask, counts the try and sets when to ask the next one.
     fn next_to_ask(&mut self, want: Want, now_us: u64) -> Option<PeerId> {
         let pull = self.pulls.pulls.get_mut(&want)?;
+        if pull.tries_left == 0 {
+            self.pulls.done(want);
+            return None;
+        }
         let first = pull.peer.filter(|peer| !pull.asked && self.peers.contains(peer));
-        let chosen = first.or_else(|| self.peers.after(pull.peer));
+        let chosen =
+            first.or_else(|| self.peers.after(pull.peer.filter(|_| pull.asked).or(self.pulls.cursor)));
         pull.due_us = now_us + self.timing.pull_us;
         pull.asked = true;
         pull.peer = chosen;
-        pull.tries_left = pull.tries_left.saturating_sub(1);
-        if pull.tries_left == 0 {
-            self.pulls.done(want);
-        }
+        pull.tries_left -= 1;
+        self.pulls.cursor = chosen;
         chosen
     }
 
@@ -136,7 +162,8 @@ impl Machine {
         let era_tag = self.context.era_tag;
         let message = match want {
             Want::Stream(voter) => {
-                let from = self.era.streams.get(usize::from(voter)).map_or(0, |stream| stream.head());
+                let from =
+                    self.era.streams.get(usize::from(voter)).map_or(0, super::super::stream::Stream::head);
                 Message::GetStream { era_tag, voter, from }
             }
             Want::Certificate(txid) => Message::GetCertificate { era_tag, txid },

@@ -4,11 +4,11 @@
 use super::exchange::record_name;
 use super::{Machine, RoundStep};
 use crate::consensus::host::Host;
-use crate::consensus::output::Record;
+use crate::consensus::output::{Output, Record, Target};
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::Txid;
-use crate::primitives::message::Proposal;
+use crate::primitives::message::{Message, Proposal};
 use crate::primitives::transaction::SealedTransaction;
 use crate::primitives::vote::{Step, Vote, VoteBatch};
 use std::sync::Arc;
@@ -136,6 +136,7 @@ impl Machine {
 
     fn replay_proposal(&mut self, proposal: Proposal) -> Result<(), String> {
         self.check_own(proposal.era_tag == self.context.era_tag, self.me)?;
+        self.era.frozen = true;
         self.enter_replayed_round(proposal.round);
         let round = proposal.round;
         self.register_candidate(&proposal.outline);
@@ -165,11 +166,11 @@ impl Machine {
     fn replay_lock(&mut self, round: u32, block: crate::primitives::hash::BlockId) -> Result<(), String> {
         let quorum = self.context.committee.quorum();
         let known = self.checkpoint.rounds.at(round);
-        if known.prevotes.quorum(quorum) != Some(Some(block)) {
+        if known.polled(quorum) != Some(Some(block)) {
             return Err(format!("precommit for {block} without its prevote quorum"));
         }
         known.pol_used = true;
-        let pol = known.prevotes.certificate(round, Step::Prevote, block);
+        let pol = known.pol_for(round, block);
         self.checkpoint.locked = Some((block, round));
         self.checkpoint.valid = Some((block, round, pol));
         Ok(())
@@ -235,6 +236,33 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// Protocol §3, restart: own messages of the current height are sent again. Whoever connects later
+    /// pulls them by status.
+    pub(super) fn send_own_again(&mut self) {
+        let Some(me) = self.signs() else { return };
+        let stream = self.era.streams.get(usize::from(me));
+        let batches: Vec<Message> = stream
+            .into_iter()
+            .flat_map(|stream| stream.from(0))
+            .map(|batch| Message::VoteBatch((**batch).clone()))
+            .collect();
+        let round = self.checkpoint.round;
+        let proposal = self.checkpoint.rounds.find(round).and_then(|known| known.proposal.clone());
+        let votes = [Step::Prevote, Step::Precommit].map(|step| self.votes_not_in(round, step, &[]));
+        let own_votes = votes.into_iter().flatten().filter(|vote| vote.voter == me).map(Message::Vote);
+        let messages = batches.into_iter().chain(proposal.map(Message::Proposal)).chain(own_votes);
+        for message in messages.collect::<Vec<_>>() {
+            self.send(Target::All, message);
+        }
+    }
+
+    /// Says again what was final when the node stopped: the word may have been lost with it.
+    pub(super) fn announce_finals(&mut self) {
+        let height = self.context.height;
+        let finals = self.era.ballots.iter().filter(|(_, ballot)| ballot.is_final);
+        self.outputs.extend(finals.map(|(txid, _)| Output::Final { height, txid: *txid }));
     }
 
     /// After `Start` of an era not yet frozen: votes go on.

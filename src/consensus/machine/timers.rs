@@ -53,6 +53,7 @@ impl Machine {
             let status = Message::Status(self.status());
             self.send(Target::All, status);
             self.timers.status = Some(now_us + self.timing.status_us);
+            self.want_certified_bodies(host);
         }
         // A passed build deadline only has to let `advance` look again.
         take_due(&mut self.timers.build, now_us);

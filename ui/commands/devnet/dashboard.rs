@@ -1,0 +1,87 @@
+//! A devnet with the console: nodes and payments in the background until the operator leaves.
+//!
+//! The console comes first, so that something is on screen while keys are made and nodes start. When
+//! the terminal goes away the nodes run on until the process is told to stop.
+
+use crate::cli::DevnetArgs;
+use crate::commands::devnet::cluster::Cluster;
+use crate::commands::devnet::founding::{Founded, Plan, found, node_name};
+use crate::commands::devnet::payer::Payer;
+use crate::commands::devnet::{end_of_load, open_payer, refused_or_failed};
+use crate::commands::screen::{Screen, told_to_stop};
+use crate::commands::{Failure, Outcome, screen};
+use masternode::config::Config;
+use masternode::node::handle::NodeHandle;
+use masternode::node::logging::Logging;
+use masternode::primitives::chain::NetworkKind;
+use masternode::primitives::clean::CleanText;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long the faucet may take to split its coins.
+const FUNDING_MAX: Duration = Duration::from_secs(60);
+
+/// Runs until the operator stops the devnet, the time is over, or the process is told to stop.
+///
+/// # Errors
+/// [`Failure`] when the network cannot be started, or two final payments conflicted.
+pub async fn run(args: &DevnetArgs, plan: Plan, logging: &Logging) -> Outcome {
+    let told = told_to_stop();
+    let names = (0..usize::from(args.nodes)).map(|index| CleanText::new(&node_name(index))).collect();
+    let config = Config::defaults(NetworkKind::Devnet).console;
+    let mut screen = Screen::open(screen::options(&args.screen, &config, "devnet"), names, logging.ring())?;
+    screen.feeder.phase("making keys and a genesis");
+    let founding = tokio::task::spawn_blocking(move || found(&plan)).await;
+    let outcome = match founding.map_err(Failure::failed) {
+        Ok(Ok(founded)) => operate(args, &founded, &mut screen, &told).await,
+        Ok(Err(error)) => Err(Failure::refused(error)),
+        Err(failure) => Err(failure),
+    };
+    // Messages of a failure are written to a terminal that is a terminal again.
+    screen.close();
+    outcome
+}
+
+async fn operate(
+    args: &DevnetArgs,
+    founded: &Founded,
+    screen: &mut Screen,
+    told: &CancellationToken,
+) -> Outcome {
+    screen.feeder.phase("starting the nodes");
+    if founded.ports_moved {
+        tracing::warn!("the usual ports are busy: the nodes listen on others");
+    }
+    let cluster = Cluster::start(founded).await.map_err(refused_or_failed)?;
+    for (index, node) in cluster.nodes().iter().enumerate() {
+        let shown = Arc::clone(node);
+        screen.feeder.connect(index, move || shown.snapshot(), node.hub().receiver());
+    }
+    let payer = Arc::new(open_payer(founded, &cluster));
+    for (index, node) in cluster.nodes().iter().enumerate() {
+        tokio::spawn(payer.follow(index, node.fates()));
+    }
+    let cancel = CancellationToken::new();
+    if args.load > 0 {
+        tokio::spawn(pay(Arc::clone(&payer), f64::from(args.load), cancel.clone()));
+    }
+    let outcome = screen.wait(end_of_load(args.duration, told)).await;
+    cancel.cancel();
+    cluster.stop("the devnet ends").await;
+    outcome?;
+    match payer.with_tally(|tally| tally.conflicts()) {
+        0 => Ok(()),
+        conflicts => {
+            Err(Failure::failed(format!("{conflicts} outputs were spent by two final transactions")))
+        }
+    }
+}
+
+/// Splits the faucet's coins and pays; what goes wrong is in the log, and on the Logs screen.
+async fn pay(payer: Arc<Payer<NodeHandle>>, rate: f64, cancel: CancellationToken) {
+    match payer.fund(rate, FUNDING_MAX).await {
+        Ok(()) => payer.run(rate, cancel).await,
+        Err(error) => tracing::error!(%error, "the payer does not pay"),
+    }
+}
