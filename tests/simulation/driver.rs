@@ -456,7 +456,8 @@ impl World {
         // The store of blocks may lag behind the log, which still holds what decided them.
         let behind = if self.random.chance(300) { self.random.between(1, 3) } else { 0 };
         let blocks = state.disk.blocks.len().saturating_sub(usize::try_from(behind).expect("small"));
-        state.disk.blocks.truncate(blocks);
+        state.disk.blocks.truncate(blocks.max(state.disk.stored));
+        state.disk.stored = state.disk.blocks.len();
         let pause = *self.random.pick(&[5 * MS, 50 * MS, 400 * MS, 2000 * MS]);
         let dark = self.random.between(1, 300 * MS);
         self.at(self.at_us + pause, Event::Restart { actor });
