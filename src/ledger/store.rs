@@ -21,8 +21,8 @@ use crate::ledger::set_hash::SetHash;
 use crate::ledger::store::containment::{contain_panics, contained};
 use crate::ledger::store::folder::{StoreError, read_marker, sync_blobs, sync_folder, write_marker};
 use crate::ledger::store::records::{
-    BlockRecord, CHUNK_BYTES, FORMAT, Stream, TipRecord, chunk_key, outpoint_key, parse_outpoint,
-    parse_place, parse_utxo, place_value, seal, unseal, utxo_value,
+    BlockRecord, CHUNK_BYTES, FORMAT, Stream, TipRecord, chunk_key, outpoint_key, parse_place, parse_utxo,
+    place_key, place_value, seal, unseal, utxo_value,
 };
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{Block, Header, Outline};
@@ -147,7 +147,7 @@ impl Store {
         let state = self.genesis.state();
         let mut batches = Batches::default();
         for (outpoint, utxo) in self.genesis.utxos() {
-            batches.utxos.insert(outpoint_key(&outpoint).as_slice(), utxo_value(&utxo).as_slice());
+            batches.utxos.insert(outpoint_key(&outpoint).as_slice(), utxo_value(&outpoint, &utxo).as_slice());
         }
         batches.meta.insert(CHAIN_KEY, seal(CHAIN_KEY, &encode(&(chain, FORMAT))));
         let record = BlockRecord { header: state.header, last_commit: None, commit: None, transactions: 0 };
@@ -332,7 +332,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn transaction(&self, txid: &Txid) -> Result<Option<(u64, Transaction)>, StoreError> {
-        let Some(value) = self.call(|trees| Ok(trees.places.get(txid.bytes())?))? else { return Ok(None) };
+        let Some(value) = self.call(|trees| Ok(trees.places.get(place_key(txid))?))? else { return Ok(None) };
         let (height, index) = parse_place(&value).ok_or_else(|| {
             StoreError::corrupt(&self.dir, format!("the place of transaction {txid} is malformed"))
         })?;
@@ -503,7 +503,7 @@ fn read_utxos(dir: &Path, tree: &sled::Tree) -> Result<Unspent, Failure> {
     let (mut utxos, mut set_hash) = (Vec::new(), SetHash::new());
     for entry in tree {
         let (key, value) = entry?;
-        let (Some(outpoint), Some(utxo)) = (parse_outpoint(&key), parse_utxo(&value)) else {
+        let Some((outpoint, utxo)) = parse_utxo(&key, &value) else {
             return Err(StoreError::corrupt(dir, "an unspent output is malformed").into());
         };
         set_hash.add(&outpoint, &utxo);
@@ -560,7 +560,9 @@ impl Batches {
             bodies.extend_from_slice(&encode(transaction.body()));
             // A body has at most 32 MiB, so its length fits.
             ends.extend_from_slice(&u32::try_from(bodies.len()).unwrap_or(u32::MAX).to_le_bytes());
-            batches.places.insert(transaction.id().bytes(), &place_value(height, index));
+            batches
+                .places
+                .insert(place_key(&transaction.id()).as_slice(), place_value(height, index).as_slice());
         }
         batches.stream(height, Stream::Ids, &ids);
         batches.stream(height, Stream::Ends, &ends);
@@ -569,7 +571,7 @@ impl Batches {
             batches.utxos.remove(outpoint_key(outpoint).as_slice());
         }
         for (outpoint, utxo) in &diff.created {
-            batches.utxos.insert(outpoint_key(outpoint).as_slice(), utxo_value(utxo).as_slice());
+            batches.utxos.insert(outpoint_key(outpoint).as_slice(), utxo_value(outpoint, utxo).as_slice());
         }
         batches
     }

@@ -182,7 +182,8 @@ impl Assembler {
                 missing,
             };
         }
-        if own.is_some() { NodeState::Signing } else { NodeState::Observing }
+        let signs = own.is_some() && !hub.observes_only.load(Ordering::Relaxed);
+        if signs { NodeState::Signing } else { NodeState::Observing }
     }
 
     /// Adds the alerts of conditions that hold, each with the time it began.

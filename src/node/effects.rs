@@ -248,8 +248,7 @@ mod tests {
         });
         let mut log = FakeLog { staged: Vec::new(), trace: trace.clone(), syncs_left: syncs, meanwhile };
         run(&receiver, &mut log, &mut FakeSink(trace.clone()), &LatencyWindow::new(1_000_000));
-        let seen = trace.lock().clone();
-        seen
+        trace.lock().clone()
     }
 
     #[test]

@@ -136,7 +136,8 @@ impl SignFloor {
 #[derive(Debug)]
 pub struct VoteLog {
     journal: Journal,
-    floor: SignFloor,
+    /// `None` for a node that must not sign: the floor stays where signing ended.
+    floor: Option<SignFloor>,
 }
 
 /// Why the vote log stopped working.
@@ -149,15 +150,14 @@ pub enum VoteLogError {
 }
 
 impl VoteLog {
-    /// A log to be written from now on; raises the floor to its height.
+    /// A log to be written from now on; raises the floor, if there is one, to its height.
     ///
     /// # Errors
     /// [`VoteLogError`].
-    pub fn new(journal: Journal, mut floor: SignFloor, height: u64) -> Result<Self, VoteLogError> {
-        let mut journal = journal;
-        journal.next_height(height, 0)?;
-        floor.raise(height)?;
-        Ok(Self { journal, floor })
+    pub fn new(journal: Journal, floor: Option<SignFloor>, height: u64) -> Result<Self, VoteLogError> {
+        let mut log = Self { journal, floor };
+        crate::node::effects::Log::next_height(&mut log, height, 0)?;
+        Ok(log)
     }
 }
 
@@ -176,7 +176,10 @@ impl crate::node::effects::Log for VoteLog {
 
     fn next_height(&mut self, height: u64, durable_height: u64) -> Result<(), VoteLogError> {
         self.journal.next_height(height, durable_height)?;
-        Ok(self.floor.raise(height)?)
+        if let Some(floor) = &mut self.floor {
+            floor.raise(height)?;
+        }
+        Ok(())
     }
 }
 
@@ -233,7 +236,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let chain = ChainId(Hash([1; 32]));
         let (journal, _) = Journal::open(&root.path().join("journal"), chain, 4).unwrap();
-        let mut log = VoteLog::new(journal, SignFloor::read(root.path()).unwrap(), 4).unwrap();
+        let mut log = VoteLog::new(journal, Some(SignFloor::read(root.path()).unwrap()), 4).unwrap();
         assert_eq!(SignFloor::read(root.path()).unwrap().height, Some(4));
         log.next_height(5, 4).unwrap();
         assert_eq!(SignFloor::read(root.path()).unwrap().height, Some(5));

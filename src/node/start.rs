@@ -145,6 +145,7 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
     if let Some(reason) = &opened.not_signing {
         tracing::error!(%reason, "not voting");
         hub.alert_standing(clock::now(), reason);
+        hub.observe_only();
     }
     hub.enter(Phase::Starting(CleanText::new("joining the network")));
     let height = Arc::new(AtomicU64::new(opened.ledger.tip().header.height));
@@ -239,7 +240,7 @@ fn open(
         store.commit(&write)?;
     }
     let height = host.tip().height + 1;
-    let log = VoteLog::new(journal, floor, height)?;
+    let log = VoteLog::new(journal, not_signing.is_none().then_some(floor), height)?;
     tracing::info!(records, height, milliseconds = begun.elapsed().as_millis(), "vote log replayed");
     Ok(Opened { store, ledger, pool, host, writes, machine, log, not_signing })
 }

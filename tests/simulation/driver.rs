@@ -27,6 +27,10 @@ impl World {
         if !self.actors[actor].is_up() || !self.actors[actor].connected.contains(&from) {
             return Ok(());
         }
+        let state = &self.actors[actor];
+        if state.role == Role::Twins && (state.shown >> from & 1 == 0 || self.is_of_twin(actor, packet)) {
+            return Ok(());
+        }
         match packet {
             Packet::Message(message) => {
                 let heard = self.actors[actor].liar.as_mut().and_then(|liar| liar.hear(message));
@@ -46,6 +50,17 @@ impl World {
                 Ok(())
             }
             Packet::Decided { block, qc } => self.receive_decided(actor, from, block, qc),
+        }
+    }
+
+    /// Whether a packet would tell a twin of the other, upon which it stops as any validator should.
+    fn is_of_twin(&self, actor: usize, packet: &Packet) -> bool {
+        let me = self.oracle.committee.index_of(&self.actors[actor].key.public());
+        match packet {
+            Packet::Message(Message::Vote(vote)) => Some(vote.voter) == me,
+            Packet::Message(Message::VoteBatch(batch)) => Some(batch.voter) == me,
+            Packet::Message(Message::Stream(batches)) => batches.iter().any(|batch| Some(batch.voter) == me),
+            _ => false,
         }
     }
 

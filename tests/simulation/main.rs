@@ -8,6 +8,14 @@
 //! with `MASTERNODE_SIM_TRACE=1` it tells the whole story.
 //! Absent: sockets, disks, tokio and real time; those are tested in `tests/node`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
+
 mod actor;
 mod chain;
 mod coverage;
@@ -153,4 +161,9 @@ fn a_validator_that_lost_its_log_is_found() {
 #[test]
 fn a_validator_that_lost_synced_records_is_found() {
     found(Mutant::TailLost, &SIGNED_TWICE);
+}
+
+#[test]
+fn half_of_the_weight_byzantine_breaks_safety() {
+    found(Mutant::TooManyByzantine, &["S1", "S2", "S3", "lemma 1"]);
 }

@@ -87,38 +87,52 @@ fn checksum(key: &[u8], value: &[u8]) -> [u8; CHECKSUM_BYTES] {
     sum
 }
 
-/// Key of an unspent output.
-pub fn outpoint_key(outpoint: &OutPoint) -> [u8; 36] {
-    let mut key = [0; 36];
-    let parts = outpoint.txid.bytes().iter().copied().chain(outpoint.index.to_be_bytes());
-    key.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+/// Bytes of a transaction id in the key of an output. Sled keeps keys of up to 22 bytes in place and
+/// allocates for each longer one, again and again; 144 bits leave no collision to be found.
+const ID_IN_KEY: usize = 18;
+
+/// Key of an unspent output: the first 18 bytes of its transaction id, and its index.
+pub fn outpoint_key(outpoint: &OutPoint) -> [u8; 22] {
+    let mut key = [0; 22];
+    let id = outpoint.txid.bytes().iter().copied().take(ID_IN_KEY);
+    key.iter_mut().zip(id.chain(outpoint.index.to_be_bytes())).for_each(|(to, from)| *to = from);
     key
 }
 
-/// An unspent output under its key. Without a checksum: the set hash covers all of them.
-pub fn utxo_value(utxo: &Utxo) -> [u8; 48] {
-    let mut value = [0; 48];
-    let parts = utxo.value.units().to_le_bytes().into_iter();
+/// An unspent output under its key: the rest of the transaction id, then the output. Without a
+/// checksum: the set hash covers all of it.
+pub fn utxo_value(outpoint: &OutPoint, utxo: &Utxo) -> [u8; 62] {
+    let mut value = [0; 62];
+    let rest = outpoint.txid.bytes().iter().copied().skip(ID_IN_KEY);
+    let parts = rest.chain(utxo.value.units().to_le_bytes());
     let parts = parts.chain(*utxo.key_hash.bytes()).chain(utxo.height.to_le_bytes());
     value.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
     value
 }
 
-/// The outpoint of a key; `None` for other bytes.
-pub fn parse_outpoint(key: &[u8]) -> Option<OutPoint> {
-    let (txid, index) = key.split_first_chunk::<32>()?;
-    Some(OutPoint { txid: Txid(Hash(*txid)), index: u32::from_be_bytes(index.try_into().ok()?) })
-}
-
-/// The output of a value; `None` for other bytes.
-pub fn parse_utxo(value: &[u8]) -> Option<Utxo> {
-    let (units, rest) = value.split_first_chunk::<8>()?;
-    let (key_hash, height) = rest.split_first_chunk::<32>()?;
-    Some(Utxo {
+/// The output of a key and its value; `None` for other bytes.
+pub fn parse_utxo(key: &[u8], value: &[u8]) -> Option<(OutPoint, Utxo)> {
+    let (first, index) = key.split_first_chunk::<ID_IN_KEY>()?;
+    let (rest, value) = value.split_first_chunk::<{ 32 - ID_IN_KEY }>()?;
+    let mut txid = [0; 32];
+    txid.iter_mut().zip(first.iter().chain(rest)).for_each(|(to, from)| *to = *from);
+    let outpoint = OutPoint { txid: Txid(Hash(txid)), index: u32::from_be_bytes(index.try_into().ok()?) };
+    let (units, value) = value.split_first_chunk::<8>()?;
+    let (key_hash, height) = value.split_first_chunk::<32>()?;
+    let utxo = Utxo {
         value: Amount::from_units(u64::from_le_bytes(*units))?,
         key_hash: KeyHash(Hash(*key_hash)),
         height: u64::from_le_bytes(height.try_into().ok()?),
-    })
+    };
+    Some((outpoint, utxo))
+}
+
+/// Key of the place of a transaction: the first 20 bytes of its id, short for the same reason. The
+/// reader compares the whole id with the transaction it finds.
+pub fn place_key(txid: &Txid) -> [u8; 20] {
+    let mut key = [0; 20];
+    key.iter_mut().zip(txid.bytes()).for_each(|(to, from)| *to = *from);
+    key
 }
 
 /// Where a transaction is: height and index in the block.

@@ -270,7 +270,7 @@ fn a_changed_output_is_noticed_although_the_database_is_intact() {
         let (outpoint, mut utxo) = funds(&genesis)[0];
         utxo.value = units(5);
         let mut batches = Batches::default();
-        batches.utxos.insert(outpoint_key(&outpoint).as_slice(), utxo_value(&utxo).as_slice());
+        batches.utxos.insert(outpoint_key(&outpoint).as_slice(), utxo_value(&outpoint, &utxo).as_slice());
         store.write(&batches).unwrap();
     }
     let error = open(dir.path(), &genesis).unwrap().load().unwrap_err();

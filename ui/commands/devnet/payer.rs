@@ -5,6 +5,12 @@
 //! nodes in turn; about a fifth spend an output of a payment that is not final yet. What became of
 //! each is learnt from the fates every node publishes.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates, counts and shares are positive and far below 2^53"
+)]
+
 use crate::commands::devnet::purse::{Coin, Purse};
 use crate::commands::devnet::tally::Tally;
 use masternode::node::clock::{instant_of, monotonic_us};

@@ -6,6 +6,12 @@
 //! nodes. It remembers the spent outputs of the last million payments or so, in two generations, so
 //! that a devnet may run for days.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates, counts and shares are positive and far below 2^53"
+)]
+
 use masternode::primitives::block::Block;
 use masternode::primitives::hash::Txid;
 use masternode::primitives::transaction::{OutPoint, SharedTransaction};
