@@ -88,6 +88,7 @@ fn wrong_usage_is_status_2_and_a_slip_gets_a_suggestion() {
         &["run", "--color", "blue"],
         &["run", "--log-level", "masternode=loud"],
         &["devnet", "--nodes", "2"],
+        &["devnet", "--nodes", "17"],
         &["devnet", "--json"],
         &["init", "--no-passphrase", "--passphrase-file", "x"],
         &["init", "--name", "\u{1b}[2J"],

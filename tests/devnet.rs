@@ -12,5 +12,7 @@ mod daemons;
 #[path = "../ui/commands/devnet/founding.rs"]
 #[allow(dead_code)]
 mod founding;
+#[path = "devnet/lifecycle.rs"]
+mod lifecycle;
 #[path = "devnet/rules.rs"]
 mod rules;

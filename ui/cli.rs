@@ -95,8 +95,8 @@ pub struct ScreenArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct DevnetArgs {
-    /// How many nodes to run
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(3..=50))]
+    /// How many nodes to run, at most 16
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(3..=16))]
     pub nodes: u16,
     /// Payments a second to submit, signed by a built-in payer
     #[arg(long, value_name = "TX_PER_S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=100_000))]

@@ -4,15 +4,10 @@
 
 mod cli;
 mod commands;
-#[allow(dead_code)]
 mod console;
-#[allow(dead_code)]
 mod keymap;
-#[allow(dead_code)]
 mod screens;
-#[allow(dead_code)]
 mod theme;
-#[allow(dead_code)]
 mod widgets;
 
 use clap::Parser as _;

@@ -225,7 +225,6 @@ impl ThemeSource {
 #[derive(Clone, Debug)]
 pub struct Look {
     pub name: String,
-    pub mode: ColorMode,
     pub ascii: bool,
     styles: Vec<Style>,
     glyphs: Vec<String>,
@@ -340,7 +339,7 @@ impl Themes {
                 _ => glyph.symbols().0.to_owned(),
             })
             .collect();
-        Ok(Look { name: asked.name.clone(), mode, ascii, styles, glyphs })
+        Ok(Look { name: asked.name.clone(), ascii, styles, glyphs })
     }
 
     /// The theme and its ancestors, nearest first.

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// A peer whose transport answers but whose program does not is given up after this, or after four
 /// pings if that is longer.
@@ -36,7 +37,7 @@ pub fn start(
     reply: Option<(SendStream, Hello)>,
 ) {
     let context_of_task = Arc::clone(context);
-    context.tasks.spawn(supervise(context_of_task, peer, replaced, reply));
+    context.tasks.spawn(supervise(context_of_task, peer, replaced, reply).in_current_span());
 }
 
 async fn supervise(
@@ -71,10 +72,10 @@ async fn supervise(
         });
     }
     for class in Class::ALL {
-        tasks.spawn(write(Arc::clone(&context), Arc::clone(&peer), class));
+        tasks.spawn(write(Arc::clone(&context), Arc::clone(&peer), class).in_current_span());
     }
-    tasks.spawn(accept_streams(Arc::clone(&context), Arc::clone(&peer), tasks.clone()));
-    tasks.spawn(ping(Arc::clone(&context), Arc::clone(&peer)));
+    tasks.spawn(accept_streams(Arc::clone(&context), Arc::clone(&peer), tasks.clone()).in_current_span());
+    tasks.spawn(ping(Arc::clone(&context), Arc::clone(&peer)).in_current_span());
     if peer.inbound {
         context.book.hear(&[peer.listen], peer.address.ip());
     }
@@ -154,7 +155,8 @@ async fn write(context: Arc<Context>, peer: Arc<Peer>, class: Class) {
 async fn accept_streams(context: Arc<Context>, peer: Arc<Peer>, tasks: TaskTracker) {
     let seen = Arc::new(AtomicU8::new(0));
     while let Ok(stream) = peer.connection.accept_uni().await {
-        tasks.spawn(read(Arc::clone(&context), Arc::clone(&peer), Arc::clone(&seen), stream));
+        let reading = read(Arc::clone(&context), Arc::clone(&peer), Arc::clone(&seen), stream);
+        tasks.spawn(reading.in_current_span());
     }
 }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 /// First pause after a failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
@@ -126,7 +127,8 @@ pub async fn dial_learned(context: Arc<Context>) {
         let mut connected = Vec::new();
         context.registry.for_each(|peer| connected.push((peer.id, peer.listen)));
         for (address, failures) in context.book.take_due(Instant::now(), wanted, &connected) {
-            context.tasks.spawn(dial_one_learned(Arc::clone(&context), address, failures));
+            let dial = dial_one_learned(Arc::clone(&context), address, failures);
+            context.tasks.spawn(dial.in_current_span());
         }
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 /// Handshakes under way at once, before any cryptography is done for them.
 const HANDSHAKES_MAX: usize = 64;
@@ -32,7 +33,7 @@ pub async fn listen(context: Arc<Context>) {
         };
         match Arc::clone(&permits).try_acquire_owned() {
             Ok(permit) => {
-                context.tasks.spawn(welcome(Arc::clone(&context), incoming, permit));
+                context.tasks.spawn(welcome(Arc::clone(&context), incoming, permit).in_current_span());
             }
             Err(_) => {
                 tracing::debug!(address = %incoming.remote_address(), "refused: too many handshakes");

@@ -44,6 +44,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// How often changed addresses are written to the peers file.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
@@ -239,12 +240,13 @@ impl Network {
             stop: CancellationToken::new(),
             options,
         });
-        context.tasks.spawn(listener::listen(Arc::clone(&context)));
-        context.tasks.spawn(dialer::dial_learned(Arc::clone(&context)));
+        context.tasks.spawn(listener::listen(Arc::clone(&context)).in_current_span());
+        context.tasks.spawn(dialer::dial_learned(Arc::clone(&context)).in_current_span());
         for entry in &context.options.bootstrap {
-            context.tasks.spawn(dialer::keep_bootstrap(Arc::clone(&context), entry.clone()));
+            let keeping = dialer::keep_bootstrap(Arc::clone(&context), entry.clone());
+            context.tasks.spawn(keeping.in_current_span());
         }
-        context.tasks.spawn(keep_addresses(Arc::clone(&context)));
+        context.tasks.spawn(keep_addresses(Arc::clone(&context)).in_current_span());
         Ok(Self { context, local })
     }
 

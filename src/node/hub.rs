@@ -309,7 +309,9 @@ impl Hub {
         let mut assembler = Assembler::new(&self.identity);
         while !cancel.is_cancelled() {
             let (hub, read_clock) = (Arc::clone(&self), Arc::clone(&clock));
+            let span = tracing::Span::current();
             let refreshed = tokio::task::spawn_blocking(move || {
+                let _node = span.enter();
                 hub.refresh(&mut assembler, read_clock());
                 assembler
             });

@@ -12,7 +12,7 @@ use crate::config::{LogConfig, LogFormat};
 use crate::node::logging::files::CappedFiles;
 use crate::node::logging::ring::{LogRing, RingLayer};
 use std::path::{Path, PathBuf};
-use tracing::Subscriber;
+use tracing::{Level, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -21,6 +21,14 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Lines waiting for the file writer; at some 200 bytes a line 3 MiB at most.
 const QUEUED_LINES_MAX: usize = 16_384;
+/// Target of the span around a node; open whatever the filter says, so that no record lacks its node.
+const NODE_SPAN_TARGET: &str = "node";
+
+/// A span that names a node in every record within it, for nodes that share a process.
+#[must_use]
+pub fn node_span(name: &str) -> tracing::Span {
+    tracing::error_span!(target: NODE_SPAN_TARGET, "node", node = %name)
+}
 
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +80,7 @@ impl Logging {
     ) -> Result<(Self, impl Subscriber + Send + Sync + use<>), LoggingError> {
         let filter: Targets =
             config.filter.parse().map_err(|_| LoggingError::Filter(config.filter.clone()))?;
+        let filter = filter.with_target(NODE_SPAN_TARGET, Level::ERROR);
         let ring = LogRing::default();
         let (mut dropped, mut guard, mut file_layer) = (None, None, None);
         if config.files {
@@ -145,7 +154,7 @@ mod tests {
         let (logging, subscriber) =
             Logging::prepare(&config(LogFormat::Text), directory.path(), false).unwrap();
         tracing::subscriber::with_default(subscriber, || {
-            let _node = tracing::info_span!("node", node = 2).entered();
+            let _node = node_span("bravo").entered();
             tracing::warn!(height = 7, peer = "evil\x1b[2J", "disk is \x1b[31mslow");
             tracing::debug!("below the filter");
         });
@@ -155,10 +164,11 @@ mod tests {
         assert_eq!(record.message.as_str(), "disk is \\u{1b}[31mslow");
         let fields: Vec<_> =
             record.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        assert_eq!(fields, [("node", "2"), ("height", "7"), ("peer", "evil\\u{1b}[2J")]);
+        assert_eq!(fields, [("node", "bravo"), ("height", "7"), ("peer", "evil\\u{1b}[2J")]);
         assert_eq!(logging.dropped_lines(), 0);
         drop(logging);
         let text = written(directory.path());
+        assert!(text.contains("node{node=bravo}"), "{text}");
         assert!(text.contains("WARN") && text.contains("height=7") && !text.contains('\x1b'), "{text}");
     }
 

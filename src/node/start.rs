@@ -45,6 +45,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, watch as latest};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// How long the network may take to say goodbye.
 const FAREWELL_MAX: Duration = Duration::from_millis(500);
@@ -139,7 +140,8 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
     let opening = {
         let (config, genesis) = (options.config.clone(), options.genesis.clone());
         let (vote_key, hub) = (options.vote_key.clone(), Arc::clone(&hub));
-        tokio::task::spawn_blocking(move || open(&config, &genesis, vote_key, &hub))
+        let span = tracing::Span::current();
+        tokio::task::spawn_blocking(move || span.in_scope(|| open(&config, &genesis, vote_key, &hub)))
     };
     let opened = opening.await.map_err(|error| NodeError::Internal(error.to_string()))??;
     if let Some(reason) = &opened.not_signing {
@@ -382,7 +384,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let backend = Arc::new(handle.clone());
     spawn(&stopper, &tasks, "control", control.serve(backend, stopper.ordered().clone()));
     spawn(&stopper, &tasks, "watch", watch::states(Arc::clone(&hub), stopper.ordered().clone()));
-    tokio::spawn(Arc::clone(&hub).keep_fresh(clock::now, snapshots.clone()));
+    tokio::spawn(Arc::clone(&hub).keep_fresh(clock::now, snapshots.clone()).in_current_span());
     let running = Running {
         stopper,
         hub,
@@ -397,7 +399,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         lock,
         finished,
     };
-    tokio::spawn(running.until_stopped());
+    tokio::spawn(running.until_stopped().in_current_span());
     Ok(handle)
 }
 
@@ -453,7 +455,9 @@ impl Running {
         }
         self.snapshots.cancel();
         let (store, lock) = (self.store, self.lock);
+        let span = tracing::Span::current();
         let closed = tokio::task::spawn_blocking(move || {
+            let _node = span.enter();
             drop(store);
             drop(lock);
         });

@@ -1,7 +1,8 @@
 //! Named threads and tasks under supervision, and the one way to stop.
 //!
 //! A panic anywhere is caught, logged with the name of the task, and stops the whole node in order with
-//! exit code 1: a node never runs on with a part missing.
+//! exit code 1: a node never runs on with a part missing. A part logs in the span of whoever starts it:
+//! where several nodes share a process that span names the node.
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// Why a node stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +77,9 @@ pub fn thread(
     body: impl FnOnce() + Send + 'static,
 ) -> std::io::Result<Ended> {
     let (ended, done) = oneshot::channel();
-    let stopper = stopper.clone();
+    let (stopper, span) = (stopper.clone(), tracing::Span::current());
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _node = span.enter();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
             stopper.panicked(name, panic.as_ref());
         }
@@ -94,11 +97,12 @@ pub fn spawn(
     task: impl Future<Output = ()> + Send + 'static,
 ) {
     let stopper = stopper.clone();
-    tracker.spawn(async move {
+    let supervised = async move {
         if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
             stopper.panicked(name, panic.as_ref());
         }
-    });
+    };
+    tracker.spawn(supervised.in_current_span());
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 /// Version of requests and answers.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -175,7 +176,7 @@ impl ControlServer {
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                     Ok((stream, _)) => {
-                        connections.spawn(converse(stream, Arc::clone(&backend)));
+                        connections.spawn(converse(stream, Arc::clone(&backend)).in_current_span());
                     }
                     Err(error) => {
                         tracing::warn!(%error, "control socket: cannot accept a connection");

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 
 /// Runs a devnet and returns its exit status, report and errors.
-fn devnet(arguments: &[&str]) -> (Option<i32>, Value, String) {
+pub fn devnet(arguments: &[&str]) -> (Option<i32>, Value, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_masternode"))
         .args(["devnet", "--no-tui", "--json"])
         .args(arguments)
@@ -20,7 +20,7 @@ fn devnet(arguments: &[&str]) -> (Option<i32>, Value, String) {
 }
 
 /// A port nobody has just now, so that tests side by side do not look for the same ones.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     port.clamp(1024, 65_000)
 }

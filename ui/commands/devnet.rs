@@ -127,7 +127,10 @@ async fn run_headless(args: &DevnetArgs, plan: &Plan, started_us: u64) -> Outcom
     tell_start(args, plan, &founded);
     let told = told_to_stop();
     let cluster = Cluster::start(&founded).await.map_err(refused_or_failed)?;
-    let report = operate(args, &founded, &cluster, &told, started_us).await;
+    let report = tokio::select! {
+        report = operate(args, &founded, &cluster, &told, started_us) => report,
+        stopped = cluster.stopped() => return all_stopped(args, stopped),
+    };
     cluster.stop("the devnet ends").await;
     let report = report?;
     if args.json {
@@ -137,6 +140,18 @@ async fn run_headless(args: &DevnetArgs, plan: &Plan, started_us: u64) -> Outcom
         output::write(&report.to_string())?;
     }
     if report.is_good() { Ok(()) } else { Err(Failure::failed(report.faults.join("; "))) }
+}
+
+/// Every node was stopped on its own, as by `masternode stop`: there is nothing left to report about.
+fn all_stopped(args: &DevnetArgs, stopped: Result<(), String>) -> Outcome {
+    stopped.map_err(Failure::failed)?;
+    if args.json {
+        return Err(Failure::failed(
+            "all nodes were stopped before the end of the run: there are no results",
+        ));
+    }
+    output::note("all nodes have stopped: the devnet ends");
+    Ok(())
 }
 
 fn refused_or_failed(error: ClusterError) -> Failure {
@@ -207,9 +222,9 @@ async fn operate(
 
 async fn open_payer(founded: &Founded, cluster: &Cluster, patience: Duration) -> Payer<NodeHandle> {
     if founded.resumed {
-        // Payments that were final when the nodes stopped are in the next block, and until then their
+        // Payments that were under way when the nodes stopped are in a later block, and until then their
         // coins look unspent.
-        cluster.agree(cluster.highest() + 1, patience).await;
+        cluster.absorb(patience).await;
     }
     let keys = keys_of(&founded.faucet);
     let coins: Vec<Coin> = cluster.coins(&keys, COINS_MAX / keys.len().max(1));

@@ -39,7 +39,8 @@ pub struct Screen {
     /// Where nodes are connected as they come up.
     pub feeder: Feeder,
     stop: Stop,
-    left: oneshot::Receiver<Result<Left, ConsoleError>>,
+    /// Gone with the console.
+    left: Option<oneshot::Receiver<Result<Left, ConsoleError>>>,
     thread: JoinHandle<()>,
 }
 
@@ -55,20 +56,25 @@ impl Screen {
         // Nobody listens any more when the process is ending anyway.
         let done = move |outcome| drop(tell.send(outcome));
         let thread = spawn(options, Box::new(source), stop.clone(), done).map_err(Failure::failed)?;
-        Ok(Self { feeder, stop, left, thread })
+        Ok(Self { feeder, stop, left: Some(left), thread })
     }
 
     /// Waits until the operator orders a stop, or `ended` is over. When the operator detaches or the
-    /// terminal goes away only `ended` counts.
+    /// terminal goes away only `ended` counts, then and whenever this is called again.
     ///
     /// # Errors
     /// [`Failure::Failed`] when the console cannot run.
     pub async fn wait(&mut self, ended: impl Future<Output = ()>) -> Outcome {
         tokio::pin!(ended);
+        let Some(leaving) = &mut self.left else {
+            ended.await;
+            return Ok(());
+        };
         let left = tokio::select! {
-            left = &mut self.left => left,
+            left = leaving => left,
             () = &mut ended => return Ok(()),
         };
+        self.left = None;
         match left {
             Ok(Ok(Left::Stop | Left::Told)) => return Ok(()),
             Ok(Ok(Left::Detach)) => tracing::info!("detached: running on without the console"),

@@ -6,7 +6,7 @@
 use crate::console::source::{Events, Phase};
 use crate::keymap::{Context, Screen};
 use crate::theme::Look;
-use masternode::node::logging::ring::LogPage;
+use masternode::node::logging::ring::{LogPage, NODE_FIELD};
 use masternode::primitives::clean::CleanText;
 use masternode::primitives::hash::Txid;
 use masternode::telemetry::event::{Event, EventKind};
@@ -174,6 +174,8 @@ pub struct State {
     pub dialog: Option<QuitChoice>,
     /// Least level the log shows.
     pub level: LogLevel,
+    /// Whether the log shows the records of every node of the process.
+    pub all_nodes: bool,
     pub node: usize,
     pub live: Data,
     pub frozen: Option<Box<Data>>,
@@ -200,6 +202,7 @@ impl State {
             input: None,
             dialog: None,
             level: LogLevel::Info,
+            all_nodes: false,
             node: 0,
             live: Data { nodes, ..Data::default() },
             frozen: None,
@@ -225,6 +228,21 @@ impl State {
     /// Time of the data on screen: that of the freeze while frozen.
     pub fn data_age_ms(&self) -> u64 {
         self.snapshot().map_or(0, |snapshot| self.now_ms.saturating_sub(snapshot.time_ms))
+    }
+
+    /// The log records of the node on screen and those no node of this process owns, oldest first; all
+    /// records where the operator wants them.
+    pub fn records(&self) -> impl DoubleEndedIterator<Item = &Logged> {
+        let others = self.live.nodes.iter().enumerate().filter(|(index, _)| *index != self.node);
+        let others: Vec<&str> = match self.all_nodes {
+            true => Vec::new(),
+            false => others.map(|(_, node)| node.name.as_str()).collect(),
+        };
+        let foreign = move |logged: &&Logged| {
+            let owner = logged.record.fields.iter().find(|(name, _)| name.as_str() == NODE_FIELD);
+            owner.is_some_and(|(_, owner)| others.contains(&owner.as_str()))
+        };
+        self.shown().logs.all().filter(move |logged| !foreign(logged))
     }
 
     /// The theme in use.

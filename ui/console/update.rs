@@ -156,6 +156,7 @@ fn act(state: &mut State, action: Action) -> Vec<Command> {
         }
         Action::PreviousNode => switch_node(state, state.node.checked_sub(1)),
         Action::NextNode => switch_node(state, Some(state.node + 1)),
+        Action::AllNodes => all_nodes(state),
         Action::Node(number) => switch_node(state, usize::from(number).checked_sub(1)),
         Action::Theme => {
             state.look = (state.look + 1) % state.looks.len().max(1);
@@ -285,6 +286,13 @@ fn neighbour(level: LogLevel, step: isize) -> LogLevel {
         [LogLevel::Trace, LogLevel::Debug, LogLevel::Info, LogLevel::Warn, LogLevel::Error];
     let at = LEVELS.iter().position(|other| *other == level).unwrap_or(0);
     LEVELS.get(at.saturating_add_signed(step)).copied().unwrap_or(level)
+}
+
+/// Shows the log of all nodes, or of the one on screen again.
+fn all_nodes(state: &mut State) {
+    state.all_nodes = !state.all_nodes;
+    let whose = if state.all_nodes { "all nodes" } else { "the node on screen" };
+    state.notice = Some(format!("log of {whose}"));
 }
 
 fn switch_node(state: &mut State, node: Option<usize>) {

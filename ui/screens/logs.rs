@@ -7,6 +7,7 @@ use crate::theme::roles::Role;
 use crate::widgets::format::{clock, clock_precise, count};
 use crate::widgets::pane::Canvas;
 use crate::widgets::table::window;
+use masternode::node::logging::ring::NODE_FIELD;
 use masternode::telemetry::log::{LogLevel, LogRecord};
 use ratatui::text::{Line, Span};
 
@@ -14,9 +15,7 @@ use ratatui::text::{Line, Span};
 pub fn rows(state: &State) -> Vec<&Logged> {
     let filter = &state.list(ListId::Logs).filter;
     state
-        .shown()
-        .logs
-        .all()
+        .records()
         .filter(|line| line.record.level >= state.level)
         .filter(|line| filter.is_empty() || passes(filter, &text(&line.record)))
         .collect()
@@ -40,8 +39,23 @@ const fn role(level: LogLevel) -> Role {
     }
 }
 
-/// One record as a line; wide screens get milliseconds and the module.
-pub fn line(canvas: &Canvas<'_>, record: &LogRecord, column: usize) -> Line<'static> {
+/// Where nodes share a process, the one the log is of.
+fn whose(state: &State) -> String {
+    match state.node_data() {
+        Some(_) if state.live.nodes.len() < 2 => String::new(),
+        Some(_) if state.all_nodes => " of all nodes".to_owned(),
+        Some(node) => format!(" of {}", node.name),
+        None => String::new(),
+    }
+}
+
+/// Whether records are shown with their node: not where all are of one.
+fn names_nodes(state: &State) -> bool {
+    state.all_nodes || state.live.nodes.len() < 2
+}
+
+/// One record as a line; wide screens get milliseconds and the module. `nodes`: with its node.
+pub fn line(canvas: &Canvas<'_>, record: &LogRecord, column: usize, nodes: bool) -> Line<'static> {
     let wide = canvas.width() >= 110;
     let time = if wide { clock_precise(record.time_ms) } else { clock(record.time_ms) };
     let mut spans = vec![
@@ -55,7 +69,7 @@ pub fn line(canvas: &Canvas<'_>, record: &LogRecord, column: usize) -> Line<'sta
         rest.push(canvas.span(format!("{target:<20} "), Role::Dim));
     }
     rest.push(canvas.span(record.message.as_str(), Role::Text));
-    for (name, value) in &record.fields {
+    for (name, value) in record.fields.iter().filter(|(name, _)| nodes || name.as_str() != NODE_FIELD) {
         rest.push(canvas.span(format!(" {name}="), Role::Dim));
         rest.push(canvas.span(value.as_str(), Role::Text));
     }
@@ -75,20 +89,14 @@ pub fn line(canvas: &Canvas<'_>, record: &LogRecord, column: usize) -> Line<'sta
 
 /// Draws the last records that fit, without a cursor.
 pub fn tail(canvas: &mut Canvas<'_>, state: &State, name: &str) {
-    let received = state.shown().logs.received;
-    let note = format!("{} records", count(received));
-    let mut pane = canvas.pane(name, &note, false);
+    let name = format!("{name}{}", whose(state));
+    let note = format!("{} records", count(state.shown().logs.received));
+    let mut pane = canvas.pane(&name, &note, false);
     let height = pane.height();
-    let newest: Vec<&Logged> = state
-        .shown()
-        .logs
-        .all()
-        .rev()
-        .filter(|line| line.record.level >= LogLevel::Info)
-        .take(height)
-        .collect();
+    let newest: Vec<&Logged> =
+        state.records().rev().filter(|line| line.record.level >= LogLevel::Info).take(height).collect();
     for (row, logged) in newest.iter().rev().enumerate() {
-        let text = line(&pane, &logged.record, 0);
+        let text = line(&pane, &logged.record, 0, names_nodes(state));
         pane.line(row, &text);
     }
     if newest.is_empty() {
@@ -102,7 +110,7 @@ pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
     let rows = rows(state);
     let logs = &state.shown().logs;
     let cursor = state.list(ListId::Logs);
-    let hidden = logs.all().count().saturating_sub(rows.len());
+    let hidden = state.records().count().saturating_sub(rows.len());
     let at = position(state, ListId::Logs, &keys(state, ListId::Logs));
     let mut note = match cursor.selected {
         None => "following".to_owned(),
@@ -114,7 +122,11 @@ pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
     if logs.skipped > 0 {
         note = format!("{} lost, {note}", count(logs.skipped));
     }
-    let name = format!("{} {} and above", title(state, ListId::Logs, "Log"), state.level.name());
+    let name = format!(
+        "{} {} and above",
+        title(state, ListId::Logs, &format!("Log{}", whose(state))),
+        state.level.name()
+    );
     let mut pane = canvas.pane(&name, &note, true);
     let height = pane.height();
     let first = match cursor.selected {
@@ -122,7 +134,7 @@ pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
         Some(_) => window(rows.len(), height, at),
     };
     for (row, logged) in rows.iter().skip(first).take(height).enumerate() {
-        let text = line(&pane, &logged.record, cursor.column);
+        let text = line(&pane, &logged.record, cursor.column, names_nodes(state));
         pane.line(row, &text);
         if cursor.selected.is_some() && first + row == at {
             let style = pane.look.style(Role::Selection);

@@ -351,7 +351,7 @@ fn alerts_and_log(canvas: &mut Canvas<'_>, state: &State, snapshot: &Snapshot) {
     // The log keeps at least one row of text.
     let rows = alerts.len().min(usize::from(area.height.saturating_sub(4))).min(8);
     if rows == 0 {
-        return logs::tail(canvas, state, if alerts.is_empty() { "Log, no alerts" } else { "Log" });
+        return logs::tail(canvas, state, if alerts.is_empty() { "No alerts, log" } else { "Log" });
     }
     for (row, alert) in alerts.iter().rev().take(rows).enumerate() {
         let (glyph, role, word) = match alert.level {

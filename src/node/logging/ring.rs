@@ -29,7 +29,7 @@ const FIELDS_MAX: usize = 32;
 /// Characters kept of one field's value.
 const FIELD_CHARS_MAX: usize = 1024;
 /// The field that tells the nodes of one process apart.
-const NODE_FIELD: &str = "node";
+pub const NODE_FIELD: &str = "node";
 
 /// Records after a number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

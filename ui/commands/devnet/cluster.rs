@@ -6,6 +6,7 @@ use crate::commands::devnet::purse::Coin;
 use masternode::config::Config;
 use masternode::ledger::genesis::Genesis;
 use masternode::node::handle::NodeHandle;
+use masternode::node::logging::node_span;
 use masternode::node::start::{NodeError, NodeOptions, start};
 use masternode::primitives::hash::Hash;
 use masternode::primitives::keys::SecretKey;
@@ -13,6 +14,7 @@ use masternode::primitives::transaction::SharedTransaction;
 use masternode::wallet::keystore::{self, KeystoreError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::Instrument as _;
 
 /// How often the nodes are compared while they are expected to agree.
 const LOOK: Duration = Duration::from_millis(5);
@@ -70,7 +72,11 @@ impl Cluster {
         let starting: Vec<_> = founded
             .configs
             .iter()
-            .map(|config| tokio::spawn(start_one(config.clone(), founded.genesis.clone())))
+            .map(|config| {
+                tokio::spawn(
+                    start_one(config.clone(), founded.genesis.clone()).instrument(node_span(&config.name)),
+                )
+            })
             .collect();
         let mut cluster = Self { nodes: Vec::new() };
         let mut failed = None;
@@ -103,14 +109,17 @@ impl Cluster {
         self.nodes.iter().map(|node| node.ledger().tip().header.height).max().unwrap_or(0)
     }
 
-    /// Unspent outputs of the payer's keys, at most `max` for each.
+    /// Outputs of the payer's keys that nothing spends, in the ledger or in the pool of any node, at most
+    /// `max` for each key.
     pub fn coins(&self, keys: &[SecretKey], max: usize) -> Vec<Coin> {
         let Some(node) = self.nodes.first() else { return Vec::new() };
+        let is_free =
+            |coin: &Coin| self.nodes.iter().all(|node| node.pool().spenders(&coin.outpoint).is_empty());
         let of_key = |(number, key): (usize, &SecretKey)| {
             let unspent = node.ledger().unspent_of(&key.public().key_hash(), max);
             unspent.into_iter().map(move |(outpoint, utxo)| Coin { outpoint, value: utxo.value, key: number })
         };
-        keys.iter().enumerate().flat_map(of_key).collect()
+        keys.iter().enumerate().flat_map(of_key).filter(is_free).collect()
     }
 
     fn standing(&self) -> Standing {
@@ -136,6 +145,22 @@ impl Cluster {
         }
     }
 
+    /// Waits until a block above the present ones has taken in every payment that is under way: until all
+    /// nodes are at its height and no pool holds anything, or patience is over.
+    pub async fn absorb(&self, patience: Duration) {
+        let (least, until) = (self.highest() + 1, Instant::now() + patience);
+        loop {
+            let standing = self.agree(least, until.saturating_duration_since(Instant::now())).await;
+            // Looked at before the heights are again: a block that comes in between is waited for too.
+            let is_open = self.nodes.iter().any(|node| !node.pool().is_empty());
+            let is_settled = !is_open && self.standing().heights == standing.heights;
+            if is_settled || Instant::now() >= until {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Stops all nodes at once, each in its order, and waits for the last.
     pub async fn stop(&self, reason: &str) {
         for node in &self.nodes {
@@ -144,9 +169,24 @@ impl Cluster {
         for node in &self.nodes {
             let exit = node.stopped().await;
             if exit.code != 0 {
-                tracing::error!(node = ?node, reason = exit.reason, "a node ended with a fault");
+                tracing::error!(node = %node.snapshot().node.name, reason = exit.reason, "a node ended with a fault");
             }
         }
+    }
+
+    /// Waits until the last node has stopped, whoever ordered it.
+    ///
+    /// # Errors
+    /// Why those stopped that did not do so by order.
+    pub async fn stopped(&self) -> Result<(), String> {
+        let mut faults = Vec::new();
+        for node in &self.nodes {
+            let exit = node.stopped().await;
+            if exit.code != 0 {
+                faults.push(format!("{}: {}", node.snapshot().node.name, exit.reason));
+            }
+        }
+        if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
     }
 }
 

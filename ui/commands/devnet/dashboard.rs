@@ -1,7 +1,7 @@
 //! A devnet with the console: nodes and payments in the background until the operator leaves.
 //!
 //! The console comes first, so that something is on screen while keys are made and nodes start. When
-//! the terminal goes away the nodes run on until the process is told to stop.
+//! the terminal goes away the nodes run on until the process is told to stop, or each of them is.
 
 use crate::cli::DevnetArgs;
 use crate::commands::devnet::cluster::Cluster;
@@ -60,7 +60,15 @@ async fn operate(
         let shown = Arc::clone(node);
         screen.feeder.connect(index, move || shown.snapshot(), node.hub().receiver());
     }
-    let ended = end_of_load(args.duration, told);
+    let ended = async {
+        tokio::select! {
+            () = end_of_load(args.duration, told) => {}
+            stopped = cluster.stopped() => match stopped {
+                Ok(()) => tracing::info!("all nodes have stopped: the devnet ends"),
+                Err(faults) => tracing::error!(faults, "all nodes have stopped: the devnet ends"),
+            },
+        }
+    };
     tokio::pin!(ended);
     let opening =
         open_payer(founded, &cluster, OPENING_MAX + 2 * Duration::from_secs(args.checkpoint_interval));
@@ -82,6 +90,7 @@ async fn operate(
     cancel.cancel();
     cluster.stop("the devnet ends").await;
     outcome?;
+    cluster.stopped().await.map_err(Failure::failed)?;
     match payer.with_tally(|tally| tally.conflicts()) {
         0 => Ok(()),
         conflicts => {
