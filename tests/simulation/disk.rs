@@ -24,6 +24,8 @@ pub struct Disk {
     pub checked: usize,
     /// Blocks applied, from height 1 on.
     pub blocks: Vec<(Arc<Block>, Qc)>,
+    /// So many blocks were there after a crash, so they stay: the log may lack what decided them.
+    pub stored: usize,
     /// What the log holds.
     pub index: Index,
 }

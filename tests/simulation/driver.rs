@@ -27,6 +27,10 @@ impl World {
         if !self.actors[actor].is_up() || !self.actors[actor].connected.contains(&from) {
             return Ok(());
         }
+        let state = &self.actors[actor];
+        if state.role == Role::Twins && (state.shown >> from & 1 == 0 || self.is_of_twin(actor, packet)) {
+            return Ok(());
+        }
         match packet {
             Packet::Message(message) => {
                 let heard = self.actors[actor].liar.as_mut().and_then(|liar| liar.hear(message));
@@ -46,6 +50,17 @@ impl World {
                 Ok(())
             }
             Packet::Decided { block, qc } => self.receive_decided(actor, from, block, qc),
+        }
+    }
+
+    /// Whether a packet would tell a twin of the other, upon which it stops as any validator should.
+    fn is_of_twin(&self, actor: usize, packet: &Packet) -> bool {
+        let me = self.oracle.committee.index_of(&self.actors[actor].key.public());
+        match packet {
+            Packet::Message(Message::Vote(vote)) => Some(vote.voter) == me,
+            Packet::Message(Message::VoteBatch(batch)) => Some(batch.voter) == me,
+            Packet::Message(Message::Stream(batches)) => batches.iter().any(|batch| Some(batch.voter) == me),
+            _ => false,
         }
     }
 
@@ -441,7 +456,8 @@ impl World {
         // The store of blocks may lag behind the log, which still holds what decided them.
         let behind = if self.random.chance(300) { self.random.between(1, 3) } else { 0 };
         let blocks = state.disk.blocks.len().saturating_sub(usize::try_from(behind).expect("small"));
-        state.disk.blocks.truncate(blocks);
+        state.disk.blocks.truncate(blocks.max(state.disk.stored));
+        state.disk.stored = state.disk.blocks.len();
         let pause = *self.random.pick(&[5 * MS, 50 * MS, 400 * MS, 2000 * MS]);
         let dark = self.random.between(1, 300 * MS);
         self.at(self.at_us + pause, Event::Restart { actor });

@@ -53,6 +53,7 @@ pub struct Liar {
     blocks: BTreeMap<BlockId, Outline>,
     prevotes: BTreeMap<(u32, BlockId), BTreeMap<VoterIndex, Signature>>,
     proposed: BTreeSet<u32>,
+    voted: BTreeSet<(usize, u32, Step, Option<BlockId>)>,
     top_round: u32,
 }
 
@@ -68,6 +69,7 @@ impl Liar {
             blocks: BTreeMap::new(),
             prevotes: BTreeMap::new(),
             proposed: BTreeSet::new(),
+            voted: BTreeSet::new(),
             top_round: 0,
         }
     }
@@ -75,11 +77,11 @@ impl Liar {
     /// Takes note of a message; the answer to a question about a block, perhaps.
     pub fn hear(&mut self, message: &Message) -> Option<Message> {
         match message {
-            Message::Proposal(proposal) => {
+            Message::Proposal(proposal) if proposal.era_tag == self.era => {
                 self.top_round = self.top_round.max(proposal.round);
                 self.blocks.insert(proposal.outline.header.id(), proposal.outline.clone());
             }
-            Message::Candidate { outline, .. } => {
+            Message::Candidate { era_tag, outline } if *era_tag == self.era => {
                 self.blocks.insert(outline.header.id(), outline.clone());
             }
             Message::Vote(vote) if vote.era_tag == self.era => {
@@ -108,10 +110,8 @@ impl Liar {
         if scene.host.params().fast_path {
             self.batches(scene, me, &mut lies);
         }
-        for _ in 0..3 {
-            self.votes(scene, me, &mut lies);
-        }
         self.proposals(scene, me, &mut lies);
+        self.votes(scene, me, &mut lies);
         lies
     }
 
@@ -150,32 +150,52 @@ impl Liar {
         }
     }
 
+    /// Votes for every block known, in the rounds in use: of all to all, or one block a target.
     fn votes(&mut self, scene: &Scene<'_>, me: VoterIndex, lies: &mut Vec<(usize, Message)>) {
         let known: Vec<BlockId> = self.blocks.keys().copied().collect();
-        let nil = known.is_empty() || self.random.chance(100);
-        let block = if nil { None } else { Some(*self.random.pick(&known)) };
-        let lowest = self.top_round.saturating_sub(1);
-        let round = u32::try_from(self.random.between(u64::from(lowest), u64::from(self.top_round) + 1));
-        let step = *self.random.pick(&[Step::Prevote, Step::Precommit]);
-        let round = round.expect("rounds are few");
-        let mut vote =
-            Vote { era_tag: self.era, round, step, block, voter: me, signature: Signature([0; 64]) };
+        let victim = *self.random.pick(scene.targets);
+        for round in self.top_round..=self.top_round + 1 {
+            for target in scene.targets {
+                let blocks = match self.style {
+                    // The two halves of the network are to decide differently.
+                    Style::Split if !known.is_empty() => vec![Some(known[target % known.len()])],
+                    Style::Favourite if *target != victim => vec![None],
+                    _ => known.iter().copied().map(Some).collect(),
+                };
+                for (block, step) in
+                    blocks.into_iter().flat_map(|block| [(block, Step::Prevote), (block, Step::Precommit)])
+                {
+                    if self.random.chance(300) || !self.voted.insert((*target, round, step, block)) {
+                        continue;
+                    }
+                    lies.push((*target, Message::Vote(self.vote(scene, me, round, step, block))));
+                }
+            }
+        }
+    }
+
+    fn vote(
+        &mut self,
+        scene: &Scene<'_>,
+        me: VoterIndex,
+        round: u32,
+        step: Step,
+        block: Option<BlockId>,
+    ) -> Vote {
+        let signature = Signature([0; 64]);
+        let mut vote = Vote { era_tag: self.era, round, step, block, voter: me, signature };
         vote.signature = scene.key.sign(&vote.digest());
         if let (Step::Prevote, Some(block)) = (step, block) {
             self.prevotes.entry((round, block)).or_default().insert(me, vote.signature);
         }
-        for target in scene.targets {
-            if self.random.chance(600) {
-                lies.push((*target, Message::Vote(vote.clone())));
-            }
-        }
+        vote
     }
 
     fn proposals(&mut self, scene: &Scene<'_>, me: VoterIndex, lies: &mut Vec<(usize, Message)>) {
         let committee = &scene.context.committee;
         for round in self.top_round..=self.top_round + 1 {
             let mine = committee.proposer(scene.context.height, round) == Some(me);
-            if !mine || self.random.chance(600) || !self.proposed.insert(round) {
+            if !mine || self.random.chance(300) || !self.proposed.insert(round) {
                 continue;
             }
             let mut stories: Vec<Proposal> = Vec::new();
@@ -184,9 +204,11 @@ impl Liar {
                 stories.extend(outline.map(|outline| self.sign(scene, round, -1, outline, None)));
             }
             stories.extend(self.repropose(scene, round));
+            let apart = self.style == Style::Split && self.random.chance(700);
             for target in scene.targets {
-                for story in &stories {
-                    if self.random.chance(550) {
+                for (place, story) in stories.iter().enumerate() {
+                    let theirs = target % stories.len() == place;
+                    if if apart { theirs } else { self.random.chance(550) } {
                         lies.push((*target, Message::Proposal(story.clone())));
                     }
                 }

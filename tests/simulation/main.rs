@@ -162,3 +162,8 @@ fn a_validator_that_lost_its_log_is_found() {
 fn a_validator_that_lost_synced_records_is_found() {
     found(Mutant::TailLost, &SIGNED_TWICE);
 }
+
+#[test]
+fn half_of_the_weight_byzantine_breaks_safety() {
+    found(Mutant::TooManyByzantine, &["S1", "S2", "S3", "lemma 1"]);
+}

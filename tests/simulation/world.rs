@@ -135,8 +135,14 @@ impl World {
                 Role::Twins => 2,
                 Role::Honest | Role::Observer | Role::Liar => 1,
             };
-            for _ in 0..count {
-                actors.push(Actor::new(&scenario, &chain, address, &mut random));
+            // Twins are shown to different nodes, some of which may see both.
+            let (side, both) = (random.next(), random.next() & random.next() & random.next());
+            for twin in 0..count {
+                let mut actor = Actor::new(&scenario, &chain, address, &mut random);
+                if count == 2 {
+                    actor.shown = both | if twin == 0 { side } else { !side };
+                }
+                actors.push(actor);
             }
         }
         let host = chain.host();
@@ -418,7 +424,7 @@ impl World {
         for (target, message) in lies {
             self.emit(actor, &[target], message)?;
         }
-        let pause = self.random.between(30 * MS, 150 * MS);
+        let pause = self.random.between(10 * MS, 90 * MS);
         self.at(self.at_us + pause, Event::Lie { actor });
         Ok(())
     }

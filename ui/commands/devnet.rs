@@ -168,13 +168,13 @@ async fn operate(
     told: &CancellationToken,
     started_us: u64,
 ) -> Result<Report, Failure> {
-    let payer = Arc::new(open_payer(founded, cluster));
+    let patience = SETTLING_MAX + 2 * Duration::from_secs(args.checkpoint_interval);
+    let payer = Arc::new(open_payer(founded, cluster, patience).await);
     let followers = TaskTracker::new();
     for (index, node) in cluster.nodes().iter().enumerate() {
         followers.spawn(payer.follow(index, node.fates()));
     }
     let first_height = cluster.highest();
-    let patience = SETTLING_MAX + 2 * Duration::from_secs(args.checkpoint_interval);
     let mut load_time = Duration::ZERO;
     let mut double_spends = DoubleSpends::default();
     if args.load > 0 && fund(args, &payer, told).await? {
@@ -187,7 +187,8 @@ async fn operate(
         end_of_load(args.duration, told).await;
     }
     let rss = rss_bytes();
-    let standing = cluster.agree(patience).await;
+    // What is final in an era is in the block that ends it: the states compared hold every payment.
+    let standing = cluster.agree(cluster.highest() + 1, patience).await;
     let surroundings = Surroundings {
         nodes: founded.configs.len(),
         checkpoints: standing.heights.iter().copied().max().unwrap_or(0).saturating_sub(first_height),
@@ -204,7 +205,12 @@ async fn operate(
     Ok(payer.with_tally(|tally| Report::new(tally, surroundings)))
 }
 
-fn open_payer(founded: &Founded, cluster: &Cluster) -> Payer<NodeHandle> {
+async fn open_payer(founded: &Founded, cluster: &Cluster, patience: Duration) -> Payer<NodeHandle> {
+    if founded.resumed {
+        // Payments that were final when the nodes stopped are in the next block, and until then their
+        // coins look unspent.
+        cluster.agree(cluster.highest() + 1, patience).await;
+    }
     let keys = keys_of(&founded.faucet);
     let coins: Vec<Coin> = cluster.coins(&keys, COINS_MAX / keys.len().max(1));
     let (chain, params) = (founded.genesis.chain_id(), founded.genesis.params.clone());

@@ -121,14 +121,15 @@ impl Cluster {
         }
     }
 
-    /// Waits until all nodes are at one height, and returns where they stand: at that moment, or when
-    /// patience is over.
-    pub async fn agree(&self, patience: Duration) -> Standing {
+    /// Waits until all nodes are at one height, `least` or above, and returns where they stand: at that
+    /// moment, or when patience is over.
+    pub async fn agree(&self, least: u64, patience: Duration) -> Standing {
         let until = Instant::now() + patience;
         loop {
             let standing = self.standing();
-            let level = standing.heights.iter().min() == standing.heights.iter().max();
-            if level || Instant::now() >= until {
+            let (lowest, highest) = (standing.heights.iter().min(), standing.heights.iter().max());
+            if (lowest == highest && lowest.is_some_and(|height| *height >= least)) || Instant::now() >= until
+            {
                 return standing;
             }
             tokio::time::sleep(LOOK).await;

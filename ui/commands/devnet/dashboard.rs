@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// How long the nodes of a kept devnet may take to decide a block, besides two eras.
+const OPENING_MAX: Duration = Duration::from_secs(20);
 /// How long the faucet may take to split its coins.
 const FUNDING_MAX: Duration = Duration::from_secs(60);
 
@@ -58,7 +60,17 @@ async fn operate(
         let shown = Arc::clone(node);
         screen.feeder.connect(index, move || shown.snapshot(), node.hub().receiver());
     }
-    let payer = Arc::new(open_payer(founded, &cluster));
+    let ended = end_of_load(args.duration, told);
+    tokio::pin!(ended);
+    let opening =
+        open_payer(founded, &cluster, OPENING_MAX + 2 * Duration::from_secs(args.checkpoint_interval));
+    let payer = tokio::select! {
+        payer = opening => Arc::new(payer),
+        outcome = screen.wait(&mut ended) => {
+            cluster.stop("the devnet ends").await;
+            return outcome;
+        }
+    };
     for (index, node) in cluster.nodes().iter().enumerate() {
         tokio::spawn(payer.follow(index, node.fates()));
     }
@@ -66,7 +78,7 @@ async fn operate(
     if args.load > 0 {
         tokio::spawn(pay(Arc::clone(&payer), f64::from(args.load), cancel.clone()));
     }
-    let outcome = screen.wait(end_of_load(args.duration, told)).await;
+    let outcome = screen.wait(&mut ended).await;
     cancel.cancel();
     cluster.stop("the devnet ends").await;
     outcome?;

@@ -29,7 +29,7 @@ pub const LOG_DIRECTORY: &str = "logs";
 /// What the faucet owns at first, in TIME.
 const FAUCET_TIME: u64 = 10_000_000;
 /// Most bytes one node may prepare in an era, whatever its length (`block_bytes_max` is bounded).
-const ERA_BYTES_MAX: u64 = 15 << 20;
+const ERA_BYTES_MAX: u64 = 11 << 20;
 
 /// What network to found.
 #[derive(Clone, Debug)]
@@ -59,6 +59,8 @@ pub struct Founded {
     pub faucet: SecretKey,
     /// The ports asked for were busy and others were taken.
     pub ports_moved: bool,
+    /// The network was there already.
+    pub resumed: bool,
 }
 
 /// Why a network cannot be founded.
@@ -105,7 +107,7 @@ pub fn found(plan: &Plan) -> Result<Founded, FoundingError> {
         }
         configs.push(config);
     }
-    Ok(Founded { configs, genesis, faucet, ports_moved })
+    Ok(Founded { configs, genesis, faucet, ports_moved, resumed })
 }
 
 /// Directory of a node, by its place from 0 on.
