@@ -45,8 +45,7 @@ pub(super) async fn feed(hub: Arc<Hub>, ring: LogRing, from: u64, node: String, 
 }
 
 fn is_of(record: &LogRecord, node: &str) -> bool {
-    let named = record.fields.iter().find(|(name, _)| name.as_str() == "node");
-    named.is_none_or(|(_, value)| value.as_str() == node)
+    record.node().is_none_or(|owner| owner == node)
 }
 
 #[cfg(test)]

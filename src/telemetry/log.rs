@@ -3,6 +3,9 @@
 use crate::primitives::clean::CleanText;
 use serde::{Deserialize, Serialize};
 
+/// Field of a record that names its node, where several nodes share a process.
+pub const NODE_FIELD: &str = "node";
+
 /// Severity, least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -41,4 +44,13 @@ pub struct LogRecord {
     pub message: CleanText,
     /// Further fields in order.
     pub fields: Vec<(CleanText, CleanText)>,
+}
+
+impl LogRecord {
+    /// The node it is of, where several nodes share a process; `None` is of the process.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        let owner = self.fields.iter().find(|(name, _)| name.as_str() == NODE_FIELD);
+        owner.map(|(_, node)| node.as_str())
+    }
 }

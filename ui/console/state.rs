@@ -6,7 +6,7 @@
 use crate::console::source::{Events, Phase};
 use crate::keymap::{Context, Screen};
 use crate::theme::Look;
-use masternode::node::logging::ring::{LogPage, NODE_FIELD};
+use masternode::node::logging::ring::LogPage;
 use masternode::primitives::clean::CleanText;
 use masternode::primitives::hash::Txid;
 use masternode::telemetry::event::{Event, EventKind};
@@ -238,11 +238,8 @@ impl State {
             true => Vec::new(),
             false => others.map(|(_, node)| node.name.as_str()).collect(),
         };
-        let foreign = move |logged: &&Logged| {
-            let owner = logged.record.fields.iter().find(|(name, _)| name.as_str() == NODE_FIELD);
-            owner.is_some_and(|(_, owner)| others.contains(&owner.as_str()))
-        };
-        self.shown().logs.all().filter(move |logged| !foreign(logged))
+        let logs = self.shown().logs.all();
+        logs.filter(move |logged| logged.record.node().is_none_or(|node| !others.contains(&node)))
     }
 
     /// The theme in use.

@@ -7,8 +7,7 @@ use crate::theme::roles::Role;
 use crate::widgets::format::{clock, clock_precise, count};
 use crate::widgets::pane::Canvas;
 use crate::widgets::table::window;
-use masternode::node::logging::ring::NODE_FIELD;
-use masternode::telemetry::log::{LogLevel, LogRecord};
+use masternode::telemetry::log::{LogLevel, LogRecord, NODE_FIELD};
 use ratatui::text::{Line, Span};
 
 /// The records that pass level and filter, oldest first.
@@ -90,7 +89,11 @@ pub fn line(canvas: &Canvas<'_>, record: &LogRecord, column: usize, nodes: bool)
 /// Draws the last records that fit, without a cursor.
 pub fn tail(canvas: &mut Canvas<'_>, state: &State, name: &str) {
     let name = format!("{name}{}", whose(state));
-    let note = format!("{} records", count(state.shown().logs.received));
+    let records = match state.live.nodes.len() > 1 {
+        true => state.records().count() as u64,
+        false => state.shown().logs.received,
+    };
+    let note = format!("{} records", count(records));
     let mut pane = canvas.pane(&name, &note, false);
     let height = pane.height();
     let newest: Vec<&Logged> =

@@ -5,7 +5,7 @@
 //! when it enters, so nothing in here can drive a terminal.
 
 use crate::primitives::clean::CleanText;
-use crate::telemetry::log::{LogLevel, LogRecord};
+use crate::telemetry::log::{LogLevel, LogRecord, NODE_FIELD};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt;
@@ -28,8 +28,6 @@ pub const WARNINGS_MAX: usize = 2_000;
 const FIELDS_MAX: usize = 32;
 /// Characters kept of one field's value.
 const FIELD_CHARS_MAX: usize = 1024;
-/// The field that tells the nodes of one process apart.
-pub const NODE_FIELD: &str = "node";
 
 /// Records after a number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
