@@ -76,7 +76,12 @@ pub enum NodeError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Floor(#[from] FloorError),
-    #[error("{journal}: {source}; this masternode must not sign with it", journal = journal.display())]
+    #[error(
+        "{journal}: {source}; this masternode must not sign with it: if the folder db is older or empty, put a copy \
+         of that of another stopped masternode of this network in its place; if not, move db and journal away to \
+         synchronise again without voting; leave keys and sign_floor in place",
+        journal = journal.display()
+    )]
     Restore { journal: std::path::PathBuf, source: RestoreError },
     #[error(transparent)]
     Network(#[from] NetworkError),

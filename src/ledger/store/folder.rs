@@ -40,8 +40,9 @@ pub enum StoreError {
     Unavailable { file: PathBuf, reason: String },
     /// The data is damaged.
     #[error(
-        "{}: damaged: {reason}: restore a backup, or move the folder away and synchronise again; leave keys, \
-         journal and sign_floor in place", file.display()
+        "{}: damaged: {reason}: put a copy of the folder db of another stopped masternode of this network in its \
+         place, or move db and journal away to synchronise again without voting; leave keys and sign_floor in place",
+        file.display()
     )]
     Corrupt { file: PathBuf, reason: String },
 }
