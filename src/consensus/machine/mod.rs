@@ -201,6 +201,7 @@ impl Machine {
                 self.peers.up(peer, vote_key, &self.context.committee);
                 let status = Message::Status(self.status());
                 self.send(Target::Peer(peer), status);
+                self.offer_pending(host, peer);
             }
             Input::PeerDown { peer } => {
                 self.peers.down(&peer);
