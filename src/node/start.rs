@@ -77,9 +77,9 @@ pub enum NodeError {
     #[error(transparent)]
     Floor(#[from] FloorError),
     #[error(
-        "{journal}: {source}; this masternode must not sign with it: if the folder db is older or empty, put a copy \
-         of that of another stopped masternode of this network in its place; if not, move db and journal away to \
-         synchronise again without voting; leave keys and sign_floor in place",
+        "{journal}: {source}; this masternode must not sign with it. If the folder db was lost or is older, replace \
+         it by a copy of that of another stopped masternode of this network; if not, move db and journal away to \
+         synchronise again without voting. Leave keys and sign_floor in place",
         journal = journal.display()
     )]
     Restore { journal: std::path::PathBuf, source: RestoreError },

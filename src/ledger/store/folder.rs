@@ -40,8 +40,9 @@ pub enum StoreError {
     Unavailable { file: PathBuf, reason: String },
     /// The data is damaged.
     #[error(
-        "{}: damaged: {reason}: put a copy of the folder db of another stopped masternode of this network in its \
-         place, or move db and journal away to synchronise again without voting; leave keys and sign_floor in place",
+        "{}: damaged: {reason}: restore a backup of the folder db, or a copy of that of another stopped masternode of \
+         this network; or move db and journal away to synchronise again without voting. Leave keys and sign_floor in \
+         place",
         file.display()
     )]
     Corrupt { file: PathBuf, reason: String },
