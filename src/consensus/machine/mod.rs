@@ -15,6 +15,8 @@ mod peers;
 mod proposer;
 mod pulls;
 mod restore;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use crate::consensus::host::Host;

@@ -409,3 +409,26 @@ async fn the_task_keeps_the_snapshot_fresh_and_ends_when_told() {
     task.await.expect("it ended");
     assert_eq!(hub.snapshot().time_ms, at(7).wall_ms);
 }
+
+#[tokio::test]
+async fn what_is_logged_is_among_the_events_and_what_other_nodes_log_is_not() {
+    use crate::node::log_feed::feed;
+    use crate::node::logging::ring::LogRing;
+    use crate::telemetry::log::{LogLevel, LogRecord};
+    let (hub, ring, cancel) = (hub(), LogRing::default(), CancellationToken::new());
+    for node in ["bravo", "alpha"] {
+        ring.push(LogRecord {
+            time_ms: 7,
+            level: LogLevel::Warn,
+            target: "test".into(),
+            message: node.into(),
+            fields: vec![("node".into(), node.into())],
+        });
+    }
+    let mut events = hub.receiver();
+    let feeding = tokio::spawn(feed(Arc::clone(&hub), ring, 0, "alpha".to_owned(), cancel.clone()));
+    let first = events.recv().await.unwrap();
+    assert!(matches!(&first.kind, EventKind::Log(record) if record.message.as_str() == "alpha"), "{first:?}");
+    cancel.cancel();
+    feeding.await.unwrap();
+}
