@@ -77,7 +77,12 @@ pub enum NodeError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Floor(#[from] FloorError),
-    #[error("{journal}: {source}; this masternode must not sign with it", journal = journal.display())]
+    #[error(
+        "{journal}: {source}; this masternode must not sign with it. If the folder db was lost or is older, replace \
+         it by a copy of that of another stopped masternode of this network; if not, move db and journal away to \
+         synchronise again without voting. Leave keys and sign_floor in place",
+        journal = journal.display()
+    )]
     Restore { journal: std::path::PathBuf, source: RestoreError },
     #[error(transparent)]
     Network(#[from] NetworkError),

@@ -40,8 +40,10 @@ pub enum StoreError {
     Unavailable { file: PathBuf, reason: String },
     /// The data is damaged.
     #[error(
-        "{}: damaged: {reason}: restore a backup, or move the folder away and synchronise again; leave keys, \
-         journal and sign_floor in place", file.display()
+        "{}: damaged: {reason}: restore a backup of the folder db, or a copy of that of another stopped masternode of \
+         this network; or move db and journal away to synchronise again without voting. Leave keys and sign_floor in \
+         place",
+        file.display()
     )]
     Corrupt { file: PathBuf, reason: String },
 }

@@ -432,3 +432,18 @@ async fn what_is_logged_is_among_the_events_and_what_other_nodes_log_is_not() {
     cancel.cancel();
     feeding.await.unwrap();
 }
+
+#[test]
+fn a_chain_that_stands_though_all_are_connected_is_an_alert_naming_who_does_not_vote() {
+    let hub = hub();
+    hub.enter(Phase::Running);
+    hub.report(at(1), view(1, [true; 4]), Vec::new());
+    let votes = |voter| {
+        Output::Notice(Notice::Votes { voter, sequence: 0, last: true, prepares: 0, commits: 0, own: false })
+    };
+    hub.observe(at(10), &[votes(0), votes(1), votes(2)]);
+    assert_eq!(refresh(&hub, at(14_000)).alerts, []);
+    let alerts = refresh(&hub, at(16_000)).alerts.clone();
+    let [alert] = alerts.as_slice() else { panic!("not one alert: {alerts:?}") };
+    assert!(alert.text.as_str().ends_with("no vote since then from delta"), "{}", alert.text);
+}
