@@ -48,12 +48,16 @@ pub enum JournalError {
     /// Bytes that were once synced are no longer what was written.
     #[error(
         "vote log `{path}` is damaged at byte {offset}: {reason}; this masternode must not sign with it: restore \
-         the file, or move the folder `journal` away to follow the chain without voting until it has passed the \
-         height in `sign_floor`"
+         the file, or move the folder `{folder}` away, leave keys and sign_floor in place and start: it then \
+         follows the chain without voting until it is restarted at the height in `sign_floor` or above",
+        folder = path.parent().unwrap_or(path).display()
     )]
     Damaged { path: PathBuf, offset: u64, reason: String },
     /// The log belongs to another network.
-    #[error("vote log `{path}` is of chain {found}, this node is of {expected}: use another data directory")]
+    #[error(
+        "vote log `{path}` is of chain {found}, this node is of {expected}: use the genesis.toml it was made with, \
+         or another data directory"
+    )]
     Foreign { path: PathBuf, found: ChainId, expected: ChainId },
     /// A name in the directory that no journal wrote.
     #[error("`{path}` does not belong into the vote log: move it away")]
@@ -144,16 +148,17 @@ impl Journal {
         Ok((journal, recovered))
     }
 
-    /// Height of the newest segment in `directory`, by its name; `None` when there is none. Changes
-    /// nothing.
+    /// Heights of the oldest and the newest segment in `directory`, by their names; `None` when there
+    /// are none. Changes nothing.
     ///
     /// # Errors
     /// [`JournalError`] when the directory cannot be listed or holds something else.
-    pub fn newest_height(directory: &Path) -> Result<Option<u64>, JournalError> {
-        match directory.is_dir() {
-            true => Ok(list(directory)?.last().map(|(height, _)| *height)),
-            false => Ok(None),
+    pub fn heights(directory: &Path) -> Result<Option<(u64, u64)>, JournalError> {
+        if !directory.is_dir() {
+            return Ok(None);
         }
+        let found = list(directory)?;
+        Ok(found.first().zip(found.last()).map(|(oldest, newest)| (oldest.0, newest.0)))
     }
 
     /// Height of the newest segment: this node may have signed in it.
@@ -491,7 +496,7 @@ mod tests {
         assert_eq!(recovered.records, all);
         assert!(recovered.repaired.is_none());
         assert_eq!(journal.height(), 5);
-        assert_eq!(Journal::newest_height(&directory).unwrap(), Some(5));
+        assert_eq!(Journal::heights(&directory).unwrap(), Some((5, 5)));
     }
 
     #[test]
