@@ -18,6 +18,11 @@ mod widgets;
 use clap::Parser as _;
 use std::process::ExitCode;
 
+/// Returns freed memory to the system; the default allocator of glibc keeps what the database frees
+/// after each block, several times of what is in use.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     protect_secrets();
     let cli = cli::Cli::parse();

@@ -82,8 +82,8 @@ pub(super) struct Era {
     pub(super) ballots: BTreeMap<Txid, Ballot>,
     /// Bodies of what this node voted for or a quorum certified; independent of pool eviction.
     pub(super) bodies: BTreeMap<Txid, SharedTransaction>,
-    /// Known transactions by the in-era parent they spend from.
-    pub(super) children: BTreeMap<Txid, BTreeSet<Txid>>,
+    /// Known transactions after the transaction they spend from.
+    children: BTreeSet<(Txid, Txid)>,
     pub(super) streams: Vec<Stream>,
     /// `CV`: what this node commit-voted, and the outputs that spends.
     pub(super) commit_voted: BTreeSet<Txid>,
@@ -124,7 +124,7 @@ impl Era {
             locks: BTreeMap::new(),
             ballots: BTreeMap::new(),
             bodies: BTreeMap::new(),
-            children: BTreeMap::new(),
+            children: BTreeSet::new(),
             streams: vec![Stream::default(); committee.len()],
             commit_voted: BTreeSet::new(),
             commit_spends: BTreeMap::new(),
@@ -158,9 +158,18 @@ impl Era {
         let id = transaction.id();
         if self.bodies.insert(id, Arc::clone(transaction)).is_none() {
             for outpoint in transaction.spends() {
-                self.children.entry(outpoint.txid).or_default().insert(id);
+                self.children.insert((outpoint.txid, id));
             }
         }
+    }
+
+    /// Known transactions that spend an output of `txid`, ascending.
+    pub(super) fn children(&self, txid: Txid) -> impl Iterator<Item = Txid> + '_ {
+        let least = Txid::default();
+        self.children
+            .range((txid, least)..)
+            .take_while(move |(parent, _)| *parent == txid)
+            .map(|(_, child)| *child)
     }
 
     /// Batches held without a gap, for each voter.

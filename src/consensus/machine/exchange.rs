@@ -15,6 +15,9 @@ use crate::primitives::vote::{Step, Vote};
 /// Bytes of bodies or batches in one answer.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of waiting transactions sent to a peer that just connected.
+const OFFER_BYTES_MAX: u64 = 4 << 20;
+
 /// Bytes a vote takes in an answer.
 const VOTE_BYTES: usize = 40;
 
@@ -166,6 +169,24 @@ impl Machine {
         }
         if !bodies.is_empty() {
             self.send(Target::Peer(to), Message::Transactions(bodies));
+        }
+    }
+
+    /// Sends a peer that just connected what waits in the pool, best fee rate first: what was accepted
+    /// while nobody was connected would otherwise reach nobody.
+    pub(super) fn offer_pending(&mut self, host: &dyn Host, to: PeerId) {
+        let mut offered = 0u64;
+        let pending: Vec<Txid> = host
+            .pending()
+            .iter()
+            .take_while(|transaction| {
+                offered = offered.saturating_add(transaction.size());
+                offered <= OFFER_BYTES_MAX
+            })
+            .map(|transaction| transaction.id())
+            .collect();
+        for txids in pending.chunks(IDS_MAX) {
+            self.answer_transactions(host, to, txids);
         }
     }
 

@@ -304,7 +304,7 @@ impl Machine {
         let mut queue = vec![txid];
         while let Some(txid) = queue.pop() {
             if self.commit_vote(host, txid) {
-                queue.extend(self.era.children.get(&txid).into_iter().flatten());
+                queue.extend(self.era.children(txid));
             }
         }
     }

@@ -15,6 +15,8 @@ mod peers;
 mod proposer;
 mod pulls;
 mod restore;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use crate::consensus::host::Host;
@@ -201,6 +203,7 @@ impl Machine {
                 self.peers.up(peer, vote_key, &self.context.committee);
                 let status = Message::Status(self.status());
                 self.send(Target::Peer(peer), status);
+                self.offer_pending(host, peer);
             }
             Input::PeerDown { peer } => {
                 self.peers.down(&peer);
