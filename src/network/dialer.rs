@@ -78,7 +78,7 @@ pub async fn keep_bootstrap(context: Arc<Context>, peer: Bootstrap) {
                             tracing::warn!(%entry, reason = %refusal, "bootstrap peer refused, trying on");
                         }
                         _ => {
-                            tracing::info!(%entry, reason = %refusal, "bootstrap peer not reached, trying on")
+                            tracing::info!(%entry, reason = %refusal, "bootstrap peer not reached, trying on");
                         }
                     }
                     told = Some(refusal.code);
