@@ -157,7 +157,8 @@ impl Config {
             let reason = format!("has {size} bytes, a configuration has at most {FILE_BYTES_MAX}");
             return Err(unreadable(std::io::Error::other(reason)));
         }
-        let text = std::fs::read_to_string(file).map_err(unreadable)?;
+        let bytes = std::fs::read(file).map_err(unreadable)?;
+        let text = String::from_utf8(bytes).map_err(|error| not_text(file, &error))?;
         let mut config = Self::parse(&text, &file.display().to_string())?;
         let absolute = std::path::absolute(file).map_err(unreadable)?;
         let directory = absolute.parent().unwrap_or(Path::new("/"));
@@ -199,6 +200,18 @@ impl Config {
             return Err(source.refuse(&["p2p", "latency_ms"], reason));
         }
         Ok(config)
+    }
+}
+
+/// A file that holds bytes no text has.
+fn not_text(file: &Path, error: &std::string::FromUtf8Error) -> ConfigError {
+    let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+    ConfigError::Refused {
+        file: file.display().to_string(),
+        line: 1 + good.iter().filter(|byte| **byte == b'\n').count(),
+        reason: "not text (UTF-8): this is another file or a damaged one; restore it, or write it anew with \
+                 masternode.example.toml beside it"
+            .to_owned(),
     }
 }
 

@@ -360,6 +360,9 @@ fn conditions(snapshot: &Snapshot, skew_ms: u64) -> Vec<(&'static str, AlertLeve
         let text = format!("{}: not connected to {}", snapshot.state.label(), names.join(", "));
         found.push(("quorum", AlertLevel::Warning, text));
     }
+    if let Some(text) = stalled(snapshot) {
+        found.push(("stalled", AlertLevel::Warning, text));
+    }
     if let Some(free) = snapshot.host.disk_free_bytes.filter(|free| *free < DISK_LOW_BYTES) {
         let level = if free < DISK_CRITICAL_BYTES { AlertLevel::Critical } else { AlertLevel::Warning };
         // Rounded, so that the alert does not change with every block written.
@@ -382,4 +385,26 @@ fn conditions(snapshot: &Snapshot, skew_ms: u64) -> Vec<(&'static str, AlertLeve
         found.push(("store", AlertLevel::Warning, text));
     }
     found
+}
+
+/// Eras without a checkpoint after which the chain counts as stalled.
+const STALLED_ERAS: u64 = 3;
+
+/// Why no checkpoint comes although a quorum is connected: being connected is not voting.
+fn stalled(snapshot: &Snapshot) -> Option<String> {
+    let consensus = &snapshot.consensus;
+    let connected = matches!(snapshot.state, NodeState::Signing | NodeState::Observing);
+    if !connected || consensus.era_age_ms <= STALLED_ERAS.saturating_mul(consensus.era_ms) {
+        return None;
+    }
+    let silent = |member: &&MemberInfo| member.last_vote_age_ms.is_none_or(|age| age > consensus.era_age_ms);
+    let names: Vec<&str> =
+        snapshot.members.iter().filter(silent).map(|member| member.name.as_str()).collect();
+    let cause = if names.is_empty() {
+        "every member votes but no quorum agrees, see the rounds on the votes screen".to_owned()
+    } else {
+        format!("no vote since then from {}", names.join(", "))
+    };
+    let height = consensus.height;
+    Some(format!("no checkpoint at height {height} for more than {STALLED_ERAS} eras: {cause}"))
 }

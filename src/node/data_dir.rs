@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 pub enum DataDirError {
     /// Another node holds the lock.
     #[error(
-        "another masternode uses {dir} (process {pid}): attach to it with `masternode attach --data-dir {dir}`, or stop it \
-         with `masternode stop --data-dir {dir}`",
+        "another masternode uses {dir} (process {pid}): see how it is doing with `masternode status --data-dir {dir}`, or \
+         stop it with `masternode stop --data-dir {dir}`",
         dir = dir.display()
     )]
     InUse { dir: PathBuf, pid: String },
@@ -75,6 +75,14 @@ pub fn lock(dir: &Path, lock: &Path) -> Result<DirLock, DataDirError> {
     Ok(DirLock { _file: file })
 }
 
+/// Whether a node holds the lock now. A node lets go of it last, after its port and its database.
+#[must_use]
+pub fn is_locked(lock: &Path) -> bool {
+    let Ok(file) = File::open(lock) else { return false };
+    // Shared, so that two that ask do not see each other; let go of at once.
+    flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,7 +95,9 @@ mod tests {
         let error = lock(&dir, &dir.join("LOCK")).unwrap_err();
         assert!(matches!(error, DataDirError::InUse { .. }));
         assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        assert!(is_locked(&dir.join("LOCK")));
         drop(held);
+        assert!(!is_locked(&dir.join("LOCK")) && !is_locked(&dir.join("absent")));
         lock(&dir, &dir.join("LOCK")).unwrap();
     }
 

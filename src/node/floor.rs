@@ -86,7 +86,7 @@ pub struct BehindLog {
     /// Heights of the oldest and the newest segment.
     pub oldest: u64,
     pub newest: u64,
-    /// No vote was sent above this height.
+    /// From here on the log can be taken up, or is not needed any more.
     pub safe: u64,
 }
 
@@ -138,7 +138,8 @@ impl SignFloor {
         if oldest <= store.saturating_add(1) {
             return Ok(());
         }
-        let safe = self.height.map_or(newest, |floor| floor.max(newest));
+        // A log that reaches the floor is whole: taken up, it tells all that was signed, as after a crash.
+        let safe = self.height.filter(|floor| *floor > newest).unwrap_or(oldest.saturating_sub(1));
         Err(BehindLog { store, oldest, newest, safe })
     }
 
@@ -284,6 +285,8 @@ mod tests {
         let mut floor = SignFloor::read(root.path(), None).unwrap();
         floor.raise(32).unwrap();
         assert_eq!(floor.check_log(30, 31, 32), Ok(()));
+        let text = floor.check_log(29, 31, 32).unwrap_err().to_string();
+        assert!(text.contains("restarted at height 30"), "{text}");
         let text = floor.check_log(29, 31, 31).unwrap_err().to_string();
         for part in ["database at height 29", "from height 31 to 31", "restarted at height 32"] {
             assert!(text.contains(part), "{text}");

@@ -4,6 +4,8 @@
 use crate::ledger::Ledger;
 use crate::node::clock;
 use crate::node::hub::{Fate, FateKind, Hub, Subscription};
+use crate::node::log_feed;
+use crate::node::logging::ring::LogRing;
 use crate::node::tasks::{Exit, Stopper};
 use crate::node::verify::Verifier;
 use crate::pool::{Pool, TxState};
@@ -170,6 +172,15 @@ impl NodeHandle {
             (TxStatus::Rejected, Some(reason)) => Some(Err(reason.into())),
             _ => None,
         }
+    }
+
+    /// Publishes what `ring` receives from now on among this node's events, until it stops. Must be
+    /// called within the runtime.
+    pub fn follow_log(&self, ring: LogRing) {
+        let cancel = self.0.stopper.ordered().clone();
+        let node = self.snapshot().node.name.as_str().to_owned();
+        let from = ring.next_number();
+        tokio::spawn(log_feed::feed(Arc::clone(&self.0.hub), ring, from, node, cancel));
     }
 
     /// Orders the node to stop; returns at once.

@@ -14,6 +14,7 @@ pub mod host_info;
 pub mod hub;
 pub mod journal;
 pub mod lanes;
+mod log_feed;
 pub mod logging;
 pub mod metrics;
 pub mod outlet;

@@ -80,9 +80,10 @@ pub enum NodeError {
     #[error(transparent)]
     Floor(#[from] FloorError),
     #[error(
-        "{folder}: {source}; this masternode must not sign with it: restore database and vote log of one time, or \
-         move the folder `{folder}` away, leave keys and sign_floor in place and start: it then follows the chain \
-         without voting until it is restarted at the height in `sign_floor` or above",
+        "{folder}: {source}; this masternode must not sign with it: if the folder `db` was replaced or is older, put \
+         the right one back or a copy of that of another stopped masternode of this network; if not, move the folder \
+         `{folder}` away, leave keys and sign_floor in place and start: it then follows the chain without voting until \
+         it is restarted at the height in `sign_floor` or above",
         folder = journal.display()
     )]
     Restore { journal: PathBuf, source: RestoreError },

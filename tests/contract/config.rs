@@ -100,3 +100,13 @@ fn every_invalid_file_is_refused_naming_file_line_and_remedy() {
         assert!(error.starts_with(&format!("{}:", name(&file))) && !error.contains('\n'), "{error}");
     }
 }
+
+#[test]
+fn a_file_that_is_not_text_is_refused_at_the_line_where_text_ends() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("masternode.toml");
+    std::fs::write(&file, b"name = \"a\"\n# fine\nnetwork = \"\xff\xfe\"\n").unwrap();
+    let error = Config::load(&file).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}:3: not text", file.display())), "{error}");
+    assert!(error.contains("masternode.example.toml"), "{error}");
+}

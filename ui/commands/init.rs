@@ -196,9 +196,11 @@ fn next_steps(
          \x20    the files of all founders they run\n\
          \x20      masternode genesis create *.masternode.toml\n\
          \x20 3. Put the genesis.toml you get back at {genesis}\n\
-         \x20 4. Name at least one other node in {config_file}:\n\
+         \x20 4. Name the other nodes in {config_file}:\n\
          \x20      [p2p]\n\
-         \x20      bootstrap = [\"{network_key}@HOST:{port}\"]   (this line with this node's address is for the others)\n\
+         \x20      bootstrap = [\"KEY@HOST:PORT\", ..]\n\
+         \x20    The others name this node as\n\
+         \x20      \"{network_key}@HOST:{port}\"\n\
          \x20 5. masternode check-config {config_file}\n\
          \x20    masternode run --data-dir {directory}\n",
         name = args.name,

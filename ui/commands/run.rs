@@ -41,7 +41,7 @@ pub fn execute(args: &RunArgs) -> Outcome {
         .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;
     let outcome = runtime.block_on(async {
         match args.screen.no_tui {
-            true => run_headless(config, genesis, passphrase).await,
+            true => run_headless(config, genesis, passphrase, &logging).await,
             false => run_on_screen(args, config, genesis, passphrase, &logging).await,
         }
     });
@@ -51,9 +51,15 @@ pub fn execute(args: &RunArgs) -> Outcome {
     outcome
 }
 
-async fn run_headless(config: Config, genesis: Genesis, passphrase: Option<Passphrase>) -> Outcome {
+async fn run_headless(
+    config: Config,
+    genesis: Genesis,
+    passphrase: Option<Passphrase>,
+    logging: &Logging,
+) -> Outcome {
     let told = told_to_stop();
     let node = open_node(config, genesis, passphrase).await?;
+    node.follow_log(logging.ring());
     output::note(&format!(
         "masternode: running at {}, data in {}",
         node.local_address(),
@@ -82,6 +88,7 @@ async fn run_on_screen(
         Err(failure) => Err(failure),
         Ok(node) => {
             let shown = node.clone();
+            node.follow_log(logging.ring());
             screen.feeder.connect(0, move || shown.snapshot(), node.hub().receiver());
             let ended = async {
                 tokio::select! {

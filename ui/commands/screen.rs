@@ -73,7 +73,10 @@ impl Screen {
             Ok(Ok(Left::Stop | Left::Told)) => return Ok(()),
             Ok(Ok(Left::Detach)) => tracing::info!("detached: running on without the console"),
             Ok(Ok(Left::TerminalLost(reason))) => {
-                tracing::warn!(reason, "the terminal is gone: running on without the console");
+                tracing::warn!(
+                    reason,
+                    "the terminal is gone: running on without the console, until `masternode stop` or SIGTERM"
+                );
             }
             Ok(Err(error)) => {
                 return Err(Failure::failed(format!("{error}; `--no-tui` runs without the console")));

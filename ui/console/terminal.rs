@@ -53,9 +53,9 @@ pub enum Lost {
 /// A terminal that cannot be taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("standard output is not a terminal: use --no-tui")]
+    #[error("standard output is not a terminal")]
     NotATerminal,
-    #[error("cannot set up the terminal ({step}): {reason}; use --no-tui")]
+    #[error("cannot set up the terminal ({step}): {reason}")]
     Setup { step: &'static str, reason: Errno },
 }
 

@@ -215,7 +215,10 @@ fn judge_damage(dir: &Path, genesis: &Genesis, ids: &[crate::primitives::hash::B
         Err(error) => {
             let text = error.to_string();
             assert!(text.contains(dir.to_str().unwrap()), "{text}");
-            assert!(text.contains("restore a backup") || text.contains("check free space"), "{text}");
+            assert!(
+                text.contains("restore a backup of the folder db") || text.contains("check free space"),
+                "{text}"
+            );
             true
         }
     }

@@ -409,3 +409,41 @@ async fn the_task_keeps_the_snapshot_fresh_and_ends_when_told() {
     task.await.expect("it ended");
     assert_eq!(hub.snapshot().time_ms, at(7).wall_ms);
 }
+
+#[tokio::test]
+async fn what_is_logged_is_among_the_events_and_what_other_nodes_log_is_not() {
+    use crate::node::log_feed::feed;
+    use crate::node::logging::ring::LogRing;
+    use crate::telemetry::log::{LogLevel, LogRecord};
+    let (hub, ring, cancel) = (hub(), LogRing::default(), CancellationToken::new());
+    for node in ["bravo", "alpha"] {
+        ring.push(LogRecord {
+            time_ms: 7,
+            level: LogLevel::Warn,
+            target: "test".into(),
+            message: node.into(),
+            fields: vec![("node".into(), node.into())],
+        });
+    }
+    let mut events = hub.receiver();
+    let feeding = tokio::spawn(feed(Arc::clone(&hub), ring, 0, "alpha".to_owned(), cancel.clone()));
+    let first = events.recv().await.unwrap();
+    assert!(matches!(&first.kind, EventKind::Log(record) if record.message.as_str() == "alpha"), "{first:?}");
+    cancel.cancel();
+    feeding.await.unwrap();
+}
+
+#[test]
+fn a_chain_that_stands_though_all_are_connected_is_an_alert_naming_who_does_not_vote() {
+    let hub = hub();
+    hub.enter(Phase::Running);
+    hub.report(at(1), view(1, [true; 4]), Vec::new());
+    let votes = |voter| {
+        Output::Notice(Notice::Votes { voter, sequence: 0, last: true, prepares: 0, commits: 0, own: false })
+    };
+    hub.observe(at(10), &[votes(0), votes(1), votes(2)]);
+    assert_eq!(refresh(&hub, at(14_000)).alerts, []);
+    let alerts = refresh(&hub, at(16_000)).alerts.clone();
+    let [alert] = alerts.as_slice() else { panic!("not one alert: {alerts:?}") };
+    assert!(alert.text.as_str().ends_with("no vote since then from delta"), "{}", alert.text);
+}
