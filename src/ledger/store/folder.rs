@@ -15,7 +15,7 @@ pub const MARKER: &str = "CHAIN";
 const MARKER_HEAD: &str = "timecoin masternode database";
 
 /// How to do without the database. The node itself sets a vote log aside that is ahead of it.
-const START_ANEW: &str = "move the folder `db` away, leave keys, journal and sign_floor in place, and start: the \
+const START_ANEW: &str = "move the folder db away, leave keys, journal and sign_floor in place, and start: the \
                           blocks come from the other nodes again, and this one does not vote until it is \
                           restarted at the height an alert then names";
 
@@ -45,7 +45,7 @@ pub enum StoreError {
     Unavailable { file: PathBuf, reason: String },
     /// The data is damaged.
     #[error(
-        "{}: damaged: {reason}: restore a backup of the folder `db`, or a copy of that of another stopped masternode of \
+        "{}: damaged: {reason}: restore a backup of the folder db, or a copy of that of another stopped masternode of \
          this network, or {START_ANEW}", file.display()
     )]
     Corrupt { file: PathBuf, reason: String },
