@@ -13,7 +13,7 @@ const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Files over the limit with their length: may shrink, may not grow; remove a row when it is short.
-const LONG_FILES: &[(&str, usize)] = &[("src/node/journal.rs", 613)];
+const LONG_FILES: &[(&str, usize)] = &[];
 
 /// Functions over the limit, as `file::function`, with their length.
 const LONG_FUNCTIONS: &[(&str, usize)] =

@@ -85,7 +85,7 @@ pub struct ScreenArgs {
     /// Run without the console and never touch the terminal
     #[arg(long)]
     pub no_tui: bool,
-    /// Theme of the console: dark, light, mono, or one of your own
+    /// Theme of the console: dark, light or mono
     #[arg(long, value_name = "NAME")]
     pub theme: Option<String>,
     /// How many colours to use

@@ -5,7 +5,9 @@ use crate::network::handshake::{Hello, PROTOCOL_VERSION, VoteCertificate};
 use crate::network::peers::{Registry, Traffic};
 use crate::network::{NetworkEvent, NetworkOptions};
 use crate::primitives::hash::ChainId;
+use crate::primitives::keys::PublicKey;
 use crate::primitives::message::PeerId;
+use dashmap::DashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -32,6 +34,9 @@ pub struct Context {
     pub client: quinn::ClientConfig,
     pub registry: Registry,
     pub book: AddressBook,
+    /// Where the keyed entries of `bootstrap` were found last, by `host:port`: no other key is accepted
+    /// there. Bounded by the entries, each with the addresses of one look-up.
+    pub pins: DashMap<String, (PublicKey, Vec<SocketAddr>)>,
     pub traffic: Traffic,
     /// Height of the node's last decided block.
     pub height: Arc<AtomicU64>,
@@ -56,6 +61,13 @@ impl Context {
             wall_ms: wall_us() / 1000,
             vote: self.vote.clone(),
         }
+    }
+
+    /// The only key accepted at an address, if a bootstrap entry names one.
+    #[must_use]
+    pub fn pinned_key(&self, address: SocketAddr) -> Option<PublicKey> {
+        let at = |pin: &(PublicKey, Vec<SocketAddr>)| pin.1.contains(&address).then_some(pin.0);
+        self.pins.iter().find_map(|pin| at(pin.value()))
     }
 
     /// Room for one event, waited for as long as the node is slow; `None` at shutdown.

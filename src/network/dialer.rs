@@ -7,7 +7,8 @@ use crate::network::context::{Context, canonical};
 use crate::network::handshake::{self, CloseCode, HANDSHAKE_TIMEOUT, Refusal, close};
 use crate::network::peers::{DialPermit, Peer};
 use crate::network::tls::SERVER_NAME;
-use crate::network::{connection, listener};
+use crate::network::{Bootstrap, connection, listener};
+use crate::primitives::keys::PublicKey;
 use crate::primitives::message::PeerId;
 use quinn::Connection;
 use std::net::{IpAddr, SocketAddr};
@@ -49,17 +50,20 @@ pub fn backoff(failures: u32) -> Duration {
     pause.mul_f64(rand::random_range(0.75..1.25))
 }
 
-/// Keeps a connection to one bootstrap peer, `host:port`, until shutdown.
-pub async fn keep_bootstrap(context: Arc<Context>, entry: String) {
+/// Keeps a connection to one bootstrap peer until shutdown.
+pub async fn keep_bootstrap(context: Arc<Context>, peer: Bootstrap) {
+    let Bootstrap { key, address: entry } = peer;
     let mut failures = 0;
+    // What was logged last: a new kind of failure is told, the hundredth of one kind is not.
+    let mut told = None;
     while !context.stop.is_cancelled() {
-        match dial_name(&context, &entry, failures).await {
+        match dial_name(&context, &entry, key, failures).await {
             Dialled::Connected(peer) => {
-                failures = 0;
+                (failures, told) = (0, None);
                 wait(&context, peer.gone.cancelled()).await;
             }
             Dialled::Already(id) => {
-                failures = 0;
+                (failures, told) = (0, None);
                 if let Some(peer) = context.registry.live(id) {
                     wait(&context, peer.gone.cancelled()).await;
                 }
@@ -69,8 +73,16 @@ pub async fn keep_bootstrap(context: Arc<Context>, entry: String) {
                 return;
             }
             Dialled::Failed(refusal) => {
-                if failures == 0 {
-                    tracing::info!(%entry, reason = %refusal, "bootstrap peer not reached, trying on");
+                if told != Some(refusal.code) {
+                    match refusal.code {
+                        Some(CloseCode::WrongKey) => {
+                            tracing::warn!(%entry, reason = %refusal, "bootstrap peer refused, trying on");
+                        }
+                        _ => {
+                            tracing::info!(%entry, reason = %refusal, "bootstrap peer not reached, trying on");
+                        }
+                    }
+                    told = Some(refusal.code);
                 }
                 failures = failures.saturating_add(1);
             }
@@ -88,7 +100,7 @@ async fn wait(context: &Context, something: impl Future<Output = ()>) {
 }
 
 /// Resolves a name, afresh at each try, and dials its addresses in turn.
-async fn dial_name(context: &Arc<Context>, entry: &str, failures: u32) -> Dialled {
+async fn dial_name(context: &Arc<Context>, entry: &str, key: Option<PublicKey>, failures: u32) -> Dialled {
     let unresolved = |reason: &dyn std::fmt::Display| {
         Dialled::Failed(Refusal {
             code: None,
@@ -100,13 +112,16 @@ async fn dial_name(context: &Arc<Context>, entry: &str, failures: u32) -> Dialle
         looked_up = timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(entry)) => looked_up,
     };
     let addresses: Vec<SocketAddr> = match looked_up {
-        Ok(Ok(addresses)) => addresses.take(RESOLVED_MAX).collect(),
+        Ok(Ok(addresses)) => addresses.map(canonical).take(RESOLVED_MAX).collect(),
         Ok(Err(error)) => return unresolved(&error),
         Err(_) => return unresolved(&"no answer"),
     };
+    if let Some(key) = key {
+        context.pins.insert(entry.to_owned(), (key, addresses.clone()));
+    }
     let mut outcome = unresolved(&"no addresses");
     for address in addresses {
-        outcome = dial(context, address, failures).await;
+        outcome = dial(context, address, key, failures).await;
         if !matches!(outcome, Dialled::Failed(_)) {
             break;
         }
@@ -134,7 +149,8 @@ pub async fn dial_learned(context: Arc<Context>) {
 }
 
 async fn dial_one_learned(context: Arc<Context>, address: SocketAddr, failures: u32) {
-    match dial(&context, address, failures).await {
+    let key = context.pinned_key(canonical(address));
+    match dial(&context, address, key, failures).await {
         Dialled::Connected(peer) => context.book.succeeded(address, peer.id),
         Dialled::Already(peer) => context.book.succeeded(address, peer),
         Dialled::Itself => context.book.is_own(address),
@@ -145,10 +161,10 @@ async fn dial_one_learned(context: Arc<Context>, address: SocketAddr, failures: 
     }
 }
 
-/// One attempt at one address.
-async fn dial(context: &Arc<Context>, address: SocketAddr, failures: u32) -> Dialled {
+/// One attempt at one address, at which only `key` is accepted if there is one.
+async fn dial(context: &Arc<Context>, address: SocketAddr, key: Option<PublicKey>, failures: u32) -> Dialled {
     let address = canonical(address);
-    let outcome = attempt(context, address, failures).await;
+    let outcome = attempt(context, address, key, failures).await;
     if let Dialled::Failed(refusal) = &outcome
         && refusal.code.is_some_and(|code| code != CloseCode::HandshakeTimeout)
     {
@@ -157,7 +173,12 @@ async fn dial(context: &Arc<Context>, address: SocketAddr, failures: u32) -> Dia
     outcome
 }
 
-async fn attempt(context: &Arc<Context>, address: SocketAddr, failures: u32) -> Dialled {
+async fn attempt(
+    context: &Arc<Context>,
+    address: SocketAddr,
+    key: Option<PublicKey>,
+    failures: u32,
+) -> Dialled {
     let fail = |text: String| Dialled::Failed(Refusal { code: None, text: text.into() });
     if address == canonical(context.advertised) {
         return Dialled::Itself;
@@ -176,7 +197,9 @@ async fn attempt(context: &Arc<Context>, address: SocketAddr, failures: u32) -> 
         Ok(Err(error)) => return Dialled::Failed(Refusal::of(&error)),
         Err(_) => return fail(format!("no answer from {address} within {} s", patience.as_secs())),
     };
-    let id = match handshake::identify(&connection, context.own) {
+    let identified = handshake::identify(&connection, context.own)
+        .and_then(|id| handshake::expect_key(address, key, id).map(|()| id));
+    let id = match identified {
         Ok(id) => id,
         Err(refusal) => {
             refusal.close(&connection);

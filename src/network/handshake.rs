@@ -47,10 +47,11 @@ pub enum CloseCode {
     Replaced,
     Requested,
     NoPong,
+    WrongKey,
 }
 
 impl CloseCode {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::ShuttingDown,
         Self::WrongChain,
         Self::WrongVersion,
@@ -65,6 +66,7 @@ impl CloseCode {
         Self::Replaced,
         Self::Requested,
         Self::NoPong,
+        Self::WrongKey,
     ];
 
     /// The number on the wire.
@@ -85,6 +87,7 @@ impl CloseCode {
             Self::Replaced => 12,
             Self::Requested => 13,
             Self::NoPong => 14,
+            Self::WrongKey => 15,
         }
     }
 
@@ -260,6 +263,24 @@ pub fn identify(connection: &Connection, own: PeerId) -> Result<PeerId, Refusal>
             "self-connection: both ends use the same network key",
         )),
         Some(peer) => Ok(peer),
+    }
+}
+
+/// Checks that the peer found at `address` is the one that was to be there.
+///
+/// # Errors
+/// [`Refusal`] naming the address and both keys.
+pub fn expect_key(address: SocketAddr, expected: Option<PublicKey>, found: PeerId) -> Result<(), Refusal> {
+    match expected {
+        Some(expected) if expected != found.0 => Err(Refusal::new(
+            CloseCode::WrongKey,
+            &format!(
+                "wrong network key at {address}: expected {expected}, found {}; correct `p2p.bootstrap` or find out \
+                 who answers there",
+                found.0
+            ),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -34,6 +34,7 @@ use crate::primitives::clean::CleanText;
 use crate::primitives::hash::ChainId;
 use crate::primitives::keys::{PublicKey, SecretKey};
 use crate::primitives::message::{Message, PeerId};
+use dashmap::DashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,13 +53,22 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest wait at shutdown for peers to confirm the end of their connections.
 const FAREWELL: Duration = Duration::from_millis(300);
 
+/// A peer to stay connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// The only network key to accept there; `None` for any.
+    pub key: Option<PublicKey>,
+    /// `host:port`, resolved at each try.
+    pub address: String,
+}
+
 /// Settings of a network.
 #[derive(Clone, Debug)]
 pub struct NetworkOptions {
     /// UDP address to listen at; port 0 for any free one.
     pub listen: SocketAddr,
-    /// Peers to stay connected to, `host:port`, resolved at each try.
-    pub bootstrap: Vec<String>,
+    /// Peers to stay connected to.
+    pub bootstrap: Vec<Bootstrap>,
     /// Address told to peers; `None` for the listening one as they see it.
     pub advertise: Option<SocketAddr>,
     /// Most connections dialled by peers.
@@ -233,6 +243,7 @@ impl Network {
             client: endpoint::client_config(&tls),
             registry: Registry::new(PeerId(network_key), options.inbound_max),
             book: AddressBook::new(remembered),
+            pins: DashMap::new(),
             traffic: Traffic::default(),
             height,
             events,
@@ -346,7 +357,7 @@ impl Drop for Network {
 }
 
 fn check(options: &NetworkOptions, identity: &Identity) -> Result<(), NetworkError> {
-    for entry in &options.bootstrap {
+    for Bootstrap { address: entry, .. } in &options.bootstrap {
         let port = entry.rsplit_once(':').filter(|(host, _)| !host.is_empty());
         if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0)) {
             return Err(NetworkError::Bootstrap(CleanText::limited(entry, 80)));

@@ -6,10 +6,10 @@ mod mesh;
 mod speed;
 
 use crate::network::router::Recipients;
-use crate::network::{Identity, Network, NetworkError, NetworkEvent, NetworkOptions};
+use crate::network::{Bootstrap, Identity, Network, NetworkError, NetworkEvent, NetworkOptions};
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::{BlockId, ChainId, Hash, Txid};
-use crate::primitives::keys::SecretKey;
+use crate::primitives::keys::{PublicKey, SecretKey};
 use crate::primitives::message::{Message, PeerId, Status};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,9 +32,13 @@ pub(crate) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
+fn entry(key: Option<PublicKey>, address: SocketAddr) -> Bootstrap {
+    Bootstrap { key, address: address.to_string() }
+}
+
 pub(crate) fn options(bootstrap: &[SocketAddr]) -> NetworkOptions {
     NetworkOptions {
-        bootstrap: bootstrap.iter().map(ToString::to_string).collect(),
+        bootstrap: bootstrap.iter().map(|address| entry(None, *address)).collect(),
         ..NetworkOptions::new(loopback(0))
     }
 }
@@ -155,6 +159,30 @@ async fn a_node_of_another_chain_is_refused_and_both_sides_know_why() {
     assert!(here.as_str().contains("wrong chain"), "{here}");
     assert!(there.as_str().contains("closed by the peer: wrong chain"), "{there}");
     assert_eq!(one.network.counts().inbound + two.network.counts().outbound, 0);
+}
+
+#[tokio::test]
+async fn a_bootstrap_peer_with_another_key_is_refused_until_the_right_one_is_there() {
+    let (right, wrong) = (identity(1), identity(3));
+    let expected = right.network_key.public();
+    let mut impostor = start(options(&[]), wrong).await;
+    let address = impostor.address();
+    let pinned = NetworkOptions { bootstrap: vec![entry(Some(expected), address)], ..options(&[]) };
+    let mut node = start(pinned, identity(2)).await;
+    let reason = node.refused().await;
+    for part in [address.to_string(), expected.to_string(), impostor.id().0.to_string()] {
+        assert!(reason.as_str().contains(&part), "{reason}");
+    }
+    assert!(impostor.refused().await.as_str().contains("wrong network key"));
+    // Nor when the address comes from a peer.
+    node.network.context.book.hear(&[address], address.ip());
+    for _ in 0..2 {
+        assert!(node.refused().await.as_str().contains("wrong network key"));
+    }
+    assert_eq!(node.network.counts().outbound, 0);
+    impostor.network.shutdown(PATIENCE).await;
+    let one = start(NetworkOptions { listen: address, ..options(&[]) }, right).await;
+    assert_eq!(node.up().await, one.id());
 }
 
 #[tokio::test]
@@ -286,7 +314,7 @@ async fn addresses_outlive_a_restart_in_the_peers_file() {
     let directory = tempfile::tempdir().unwrap();
     let remembering = NetworkOptions { peers_file: Some(directory.path().join("peers")), ..options(&[]) };
     let mut one = start(options(&[]), identity(1)).await;
-    let bootstrap = vec![one.address().to_string()];
+    let bootstrap = vec![entry(None, one.address())];
     let mut two = start(NetworkOptions { bootstrap, ..remembering.clone() }, identity(2)).await;
     two.up().await;
     two.network.shutdown(PATIENCE).await;

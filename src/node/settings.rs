@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::consensus::timing::Timing;
-use crate::network::NetworkOptions;
+use crate::network::{Bootstrap, NetworkOptions};
 use crate::pool::PoolLimits;
 use std::time::Duration;
 
@@ -42,9 +42,12 @@ pub fn pool_limits(config: &Config) -> PoolLimits {
 #[must_use]
 pub fn network_options(config: &Config) -> NetworkOptions {
     let p2p = &config.p2p;
-    let bootstrap = p2p.bootstrap.iter().map(|peer| match peer.host.contains(':') {
-        true => format!("[{}]:{}", peer.host, peer.port),
-        false => format!("{}:{}", peer.host, peer.port),
+    let bootstrap = p2p.bootstrap.iter().map(|peer| Bootstrap {
+        key: peer.key,
+        address: match peer.host.contains(':') {
+            true => format!("[{}]:{}", peer.host, peer.port),
+            false => format!("{}:{}", peer.host, peer.port),
+        },
     });
     NetworkOptions {
         bootstrap: bootstrap.collect(),

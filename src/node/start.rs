@@ -38,6 +38,7 @@ use crate::primitives::clean::CleanText;
 use crate::primitives::keys::SecretKey;
 use crate::rpc::control::{ControlError, ControlServer};
 use arc_swap::ArcSwap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::sync_channel;
@@ -52,6 +53,8 @@ const FAREWELL_MAX: Duration = Duration::from_millis(500);
 /// How long a stop may take in all; what is still running then is left behind, which the vote log and
 /// the store survive as they survive a crash.
 const STOP_MAX: Duration = Duration::from_secs(10);
+/// Folder of the log of a node that does not sign while the log of what it has signed must stay as it is.
+const UNSIGNED_LOG_NAME: &str = "journal-unsigned";
 
 /// Everything a node is started with. Files named by the configuration were read by the caller, but
 /// for those in the data directory that only the node writes.
@@ -78,12 +81,13 @@ pub enum NodeError {
     #[error(transparent)]
     Floor(#[from] FloorError),
     #[error(
-        "{journal}: {source}; this masternode must not sign with it. If the folder db was lost or is older, replace \
-         it by a copy of that of another stopped masternode of this network; if not, move db and journal away to \
-         synchronise again without voting. Leave keys and sign_floor in place",
-        journal = journal.display()
+        "{folder}: {source}; this masternode must not sign with it: if the folder `db` was replaced or is older, put \
+         the right one back or a copy of that of another stopped masternode of this network; if not, move the folder \
+         `{folder}` away, leave keys and sign_floor in place and start: it then follows the chain without voting until \
+         it is restarted at the height in `sign_floor` or above",
+        folder = journal.display()
     )]
-    Restore { journal: std::path::PathBuf, source: RestoreError },
+    Restore { journal: PathBuf, source: RestoreError },
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error(transparent)]
@@ -183,10 +187,6 @@ fn prepare(options: &NodeOptions) -> Result<DirLock, NodeError> {
     if genesis != config {
         return Err(NodeError::WrongNetwork { genesis: genesis.to_string(), config: config.to_string() });
     }
-    let keyed = options.config.p2p.bootstrap.iter().filter(|peer| peer.key.is_some()).count();
-    if keyed > 0 {
-        tracing::warn!(peers = keyed, "keys of bootstrap peers are not compared with the keys they show");
-    }
     Ok(data_dir::lock(&options.config.data_dir, &options.config.lock_path())?)
 }
 
@@ -212,6 +212,7 @@ fn open(
     hub: &Hub,
 ) -> Result<Opened, NodeError> {
     let phase = |name| hub.enter(Phase::Starting(CleanText::new(name)));
+    let floor = SignFloor::read(&config.data_dir, vote_key.as_ref().map(SecretKey::public))?;
     phase("opening the database");
     let begun = Instant::now();
     let options = StoreOptions { cache_bytes: config.storage.cache_bytes };
@@ -221,17 +222,8 @@ fn open(
 
     phase("replaying the vote log");
     let begun = Instant::now();
-    let floor = SignFloor::read(&config.data_dir)?;
-    let mut directory = config.journal_path();
-    let mut not_signing = None;
-    if vote_key.is_some() {
-        let logged = Journal::newest_height(&directory)?.unwrap_or(0);
-        if let Err(behind) = floor.check(store.height(), logged)? {
-            // The real log stays as it is: were it continued, the next start would take it for whole.
-            directory = config.data_dir.join("journal-unsigned");
-            not_signing = Some(behind.to_string());
-        }
-    }
+    let LogPlace { directory, floor, not_signing } =
+        place_log(config, vote_key.is_some(), floor, store.height())?;
     let (journal, recovered) = Journal::open(&directory, ledger.chain(), store.height() + 1)?;
     if let Some((path, bytes)) = &recovered.repaired {
         tracing::warn!(path = %path.display(), bytes, "cut an incomplete group off the vote log");
@@ -247,9 +239,48 @@ fn open(
         store.commit(&write)?;
     }
     let height = host.tip().height + 1;
-    let log = VoteLog::new(journal, not_signing.is_none().then_some(floor), height)?;
+    let log = VoteLog::new(journal, floor, height)?;
     tracing::info!(records, height, milliseconds = begun.elapsed().as_millis(), "vote log replayed");
     Ok(Opened { store, ledger, pool, host, writes, machine, log, not_signing })
+}
+
+/// Where records go from now on.
+struct LogPlace {
+    directory: PathBuf,
+    /// `None` when the floor has to stay where signing ended.
+    floor: Option<SignFloor>,
+    not_signing: Option<String>,
+}
+
+/// Chooses the vote log of a database at height `stored`: the real one, or another beside it where
+/// continuing the real one could make it look whole when it is not.
+fn place_log(config: &Config, votes: bool, floor: SignFloor, stored: u64) -> Result<LogPlace, NodeError> {
+    let directory = config.journal_path();
+    let logged = Journal::heights(&directory)?;
+    let mut reason = None;
+    if let Some((oldest, newest)) = logged {
+        reason = floor.check_log(stored, oldest, newest).err().map(|behind| behind.to_string());
+    }
+    if votes && reason.is_none() {
+        let newest = logged.map_or(0, |(_, newest)| newest);
+        reason = floor.check(stored, newest)?.err().map(|behind| behind.to_string());
+    }
+    // The log of a key is not for a node without it.
+    if reason.is_none() && (votes || !floor.is_bound()) {
+        return Ok(LogPlace { directory, floor: Some(floor), not_signing: None });
+    }
+    let directory = config.data_dir.join(UNSIGNED_LOG_NAME);
+    if let Some((oldest, _)) = Journal::heights(&directory)?
+        && oldest > stored.saturating_add(1)
+    {
+        // Nothing in it was signed, and this database cannot take it up.
+        std::fs::remove_dir_all(&directory).map_err(|source| JournalError::Io {
+            action: "delete",
+            path: directory.clone(),
+            source,
+        })?;
+    }
+    Ok(LogPlace { directory, floor: None, not_signing: reason.filter(|_| votes) })
 }
 
 /// What `start` hands to the threads.

@@ -1,20 +1,25 @@
 //! Nodes as wholes: real sockets, real stores and journals, several in one process.
 
 use crate::config::{BootstrapPeer, Config};
+use crate::consensus::output::Record;
 use crate::ledger::genesis::{Allocation, Founder, Genesis};
 use crate::ledger::registry::Tier;
 use crate::node::handle::{NodeHandle, SubmitError};
+use crate::node::journal::Journal;
 use crate::node::start::{NodeError, NodeOptions, start};
 use crate::primitives::amount::{Amount, UNITS_PER_TIME};
 use crate::primitives::chain::NetworkKind;
-use crate::primitives::hash::Txid;
+use crate::primitives::hash::{BlockId, EraTag, Hash, Txid};
 use crate::primitives::keys::{SecretKey, Signature};
 use crate::primitives::params::Params;
 use crate::primitives::rejection::Rejection;
 use crate::primitives::transaction::{Transaction, TxOutput, TxStatus};
+use crate::primitives::vote::{Step, Vote};
 use crate::telemetry::snapshot::NodeState;
 use crate::wallet::builder::{Coin, Payment, build};
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A founded network of which some nodes run.
@@ -326,5 +331,104 @@ async fn a_node_whose_files_went_back_in_time_follows_without_signing() {
     cluster.stop(0).await;
     let again = cluster.start(0).await;
     until(&again, "voting again", is_signing).await;
+    cluster.stop_all().await;
+}
+
+/// Every file of a folder with its bytes.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|file| (file.clone(), std::fs::read(file).unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_its_database_keeps_its_vote_log_and_follows_until_it_may_sign() {
+    let mut cluster = Cluster::new(4);
+    let dir = cluster.root.path().join("n1");
+    for number in 0..4 {
+        cluster.start(number).await;
+    }
+    let lost = cluster.running[0].clone().unwrap();
+    until(&lost, "three blocks", |node| height(node) >= 3).await;
+    cluster.stop(0).await;
+    let (oldest, newest) = Journal::heights(&dir.join("journal")).unwrap().unwrap();
+    assert!(oldest > 1, "a log from the first height on could be replayed");
+    let votes = contents(&dir.join("journal"));
+    let floor = std::fs::read(dir.join("sign_floor")).unwrap();
+    // What the message for a damaged database says.
+    std::fs::rename(dir.join("db"), dir.join("db.bad")).unwrap();
+    // A log of an earlier time without signing, which the new database cannot take up either.
+    Journal::open(&dir.join("journal-unsigned"), cluster.genesis.chain_id(), 2).unwrap();
+    let follower = cluster.start(0).await;
+    until(&follower, "the alert", |node| {
+        let said = format!("database at height 0, vote log from height {oldest} to {newest}");
+        node.snapshot().alerts.iter().any(|alert| alert.text.as_str().contains(&said))
+    })
+    .await;
+    until(&follower, "what it had signed", |node| height(node) > newest).await;
+    let snapshot = follower.snapshot();
+    assert_eq!((snapshot.consensus.votes_sent, snapshot.state.label().as_str()), (0, "OBSERVING"));
+    cluster.stop(0).await;
+    assert_eq!(contents(&dir.join("journal")), votes);
+    assert_eq!(std::fs::read(dir.join("sign_floor")).unwrap(), floor);
+    let again = cluster.start(0).await;
+    until(&again, "voting again", is_signing).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_vote_key_in_a_directory_that_has_signed_is_refused_with_both_keys() {
+    let mut cluster = Cluster::new(4);
+    cluster.start(0).await;
+    cluster.stop(0).await;
+    let other = NodeOptions { vote_key: Some(key(1, 1)), ..cluster.options(0) };
+    let error = start(other).await.unwrap_err();
+    assert_eq!(error.exit_code(), 78, "{error}");
+    for part in
+        [key(1, 0).public().to_string(), key(1, 1).public().to_string(), "empty data directory".into()]
+    {
+        assert!(error.to_string().contains(&part), "{error}");
+    }
+    // Without a vote key it may follow, and leaves alone what the key has signed.
+    let journal = cluster.root.path().join("n1/journal");
+    let votes = contents(&journal);
+    let observer = start(NodeOptions { vote_key: None, ..cluster.options(0) }).await.unwrap();
+    observer.stop("seen");
+    observer.stopped().await;
+    assert_eq!(contents(&journal), votes);
+    cluster.start(0).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_remedy_told_for_a_vote_log_that_does_not_fit_works() {
+    let mut cluster = Cluster::new(4);
+    let dir = cluster.root.path().join("n1");
+    let journal = dir.join("journal");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("sign_floor"), "height = 2\n").unwrap();
+    let (mut log, _) = Journal::open(&journal, cluster.genesis.chain_id(), 1).unwrap();
+    let vote = Vote {
+        era_tag: EraTag(Hash([1; 32])),
+        round: 0,
+        step: Step::Prevote,
+        block: Some(BlockId(Hash([2; 32]))),
+        voter: 0,
+        signature: Signature([6; 64]),
+    };
+    log.stage(2, &Record::Vote(vote));
+    log.commit().unwrap();
+    log.next_height(2, 0).unwrap();
+    drop(log);
+    let error = start(cluster.options(0)).await.unwrap_err();
+    assert!(matches!(error, NodeError::Restore { .. }), "{error}");
+    let remedy = format!("move the folder `{}` away, leave keys and sign_floor in place", journal.display());
+    assert!(error.to_string().contains(&remedy), "{error}");
+    assert_eq!(error.exit_code(), 78);
+    std::fs::rename(&journal, dir.join("journal.bad")).unwrap();
+    let node = cluster.start(0).await;
+    until(&node, "the alert", |node| {
+        node.snapshot().alerts.iter().any(|alert| alert.text.as_str().contains("sign floor 2"))
+    })
+    .await;
     cluster.stop_all().await;
 }

@@ -247,7 +247,7 @@ fn signing(canvas: &mut Canvas<'_>, snapshot: &Snapshot) {
     let own: Option<&MemberInfo> = snapshot.members.iter().find(|member| member.own);
     let mut pane = canvas.pane("Own signatures", "64 checkpoints", false);
     let Some(own) = own else {
-        let line = Line::from(pane.span("this node is not in the committee: it signs nothing", Role::Dim));
+        let line = Line::from(pane.span("not in the committee: signs nothing", Role::Dim));
         pane.line(0, &line);
         return;
     };

@@ -14,6 +14,11 @@ pub const MARKER: &str = "CHAIN";
 /// First line of the marker.
 const MARKER_HEAD: &str = "timecoin masternode database";
 
+/// How to do without the database. The node itself sets a vote log aside that is ahead of it.
+const START_ANEW: &str = "move the folder db away, leave keys, journal and sign_floor in place, and start: the \
+                          blocks come from the other nodes again, and this one does not vote until it is \
+                          restarted at the height an alert then names";
+
 /// What went wrong with the database, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -26,7 +31,7 @@ pub enum StoreError {
     /// Written by another version.
     #[error(
         "{}: database format {found}, this program reads {FORMAT}: use the program version that wrote it, or \
-         move the folder away and synchronise again", file.display()
+         {START_ANEW}", file.display()
     )]
     WrongFormat { file: PathBuf, found: String },
     /// A block that cannot follow what is stored: a fault of the caller.
@@ -41,9 +46,7 @@ pub enum StoreError {
     /// The data is damaged.
     #[error(
         "{}: damaged: {reason}: restore a backup of the folder db, or a copy of that of another stopped masternode of \
-         this network; or move db and journal away to synchronise again without voting. Leave keys and sign_floor in \
-         place",
-        file.display()
+         this network, or {START_ANEW}", file.display()
     )]
     Corrupt { file: PathBuf, reason: String },
 }
