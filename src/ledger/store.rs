@@ -239,6 +239,7 @@ impl Store {
             let reason = "blocks between are missing".to_owned();
             return Err(StoreError::NotNext { height, stored, reason });
         }
+        let _one_at_a_time = WRITING.lock();
         self.write(&Batches::of_block(&write.block, &write.qc, &write.diff))?;
         self.height.store(height, Ordering::Release);
         Ok(())
@@ -247,7 +248,6 @@ impl Store {
     /// One atomic, durable write.
     fn write(&self, batches: &Batches) -> Result<(), StoreError> {
         use sled::Transactional as _;
-        let _one_at_a_time = WRITING.lock();
         self.call(|trees| {
             let all = (&trees.meta, &trees.utxos, &trees.chunks, &trees.places);
             let done = all.transaction(|(meta, utxos, chunks, places)| {

@@ -36,7 +36,7 @@ pub async fn run(args: &DevnetArgs, plan: Plan, logging: &Logging) -> Outcome {
     screen.feeder.phase("making keys and a genesis");
     let founding = tokio::task::spawn_blocking(move || found(&plan)).await;
     let outcome = match founding.map_err(Failure::failed) {
-        Ok(Ok(founded)) => operate(args, &founded, &mut screen, &told).await,
+        Ok(Ok(founded)) => operate(args, &founded, &mut screen, &told, logging).await,
         Ok(Err(error)) => Err(Failure::refused(error)),
         Err(failure) => Err(failure),
     };
@@ -50,6 +50,7 @@ async fn operate(
     founded: &Founded,
     screen: &mut Screen,
     told: &CancellationToken,
+    logging: &Logging,
 ) -> Outcome {
     screen.feeder.phase("starting the nodes");
     if founded.ports_moved {
@@ -58,6 +59,7 @@ async fn operate(
     let cluster = Cluster::start(founded).await.map_err(refused_or_failed)?;
     for (index, node) in cluster.nodes().iter().enumerate() {
         let shown = Arc::clone(node);
+        node.follow_log(logging.ring());
         screen.feeder.connect(index, move || shown.snapshot(), node.hub().receiver());
     }
     let ended = async {
