@@ -13,10 +13,10 @@ mod widgets;
 use clap::Parser as _;
 use std::process::ExitCode;
 
-/// Returns freed memory to the system; the default allocator of glibc keeps what the database frees
-/// after each block, several times of what is in use.
+/// Returns what the database frees after each block to the system, as `.cargo/config.toml` sets it; the
+/// allocator of glibc keeps it, several times of what is in use.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     protect_secrets();
