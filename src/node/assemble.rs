@@ -10,6 +10,7 @@ use crate::node::hub::{Hub, Identity, MachineReport, Phase};
 use crate::node::metrics::MemberStats;
 use crate::primitives::clean::CleanText;
 use crate::primitives::committee::{Committee, VoterIndex};
+use crate::primitives::message::PeerId;
 use crate::telemetry::event::AlertLevel;
 use crate::telemetry::histogram::Percentiles;
 use crate::telemetry::snapshot::{
@@ -97,7 +98,8 @@ impl Assembler {
         let sources = hub.sources.get();
         let mut pool = sources.map(|sources| sources.pool(now_us)).unwrap_or_default();
         pool.rejected = hub.metrics.rejections();
-        let peers = sources.map(|sources| sources.peers()).unwrap_or_default();
+        let mut peers = sources.map(|sources| sources.peers()).unwrap_or_default();
+        renew_heights(&mut peers, machine.map_or(&[], |machine| &machine.view.peer_heights));
         let chain = sources.map_or_else(empty_chain, |sources| sources.chain());
         let own = hub.identity.vote_key.and_then(|key| committee.index_of(&key));
         let state = self.state(hub, machine, &committee, own, now_us);
@@ -407,4 +409,14 @@ fn stalled(snapshot: &Snapshot) -> Option<String> {
     };
     let height = consensus.height;
     Some(format!("no checkpoint at height {height} for more than {STALLED_ERAS} eras: {cause}"))
+}
+
+/// The handshake told the height at which a peer connected; its statuses tell what it is deciding now.
+fn renew_heights(peers: &mut PeersInfo, deciding: &[(PeerId, u64)]) {
+    for (id, height) in deciding {
+        let id = id.to_string();
+        if let Some(peer) = peers.list.iter_mut().find(|peer| peer.id == id) {
+            peer.height = peer.height.max(height.saturating_sub(1));
+        }
+    }
 }

@@ -151,6 +151,8 @@ pub struct View {
     pub connected: Vec<bool>,
     /// Greatest height a connected peer says it is deciding, own included.
     pub best_height: u64,
+    /// Height each connected peer said last that it is deciding.
+    pub peer_heights: Vec<(PeerId, u64)>,
     /// Why the node has stopped voting, if it has.
     pub halted: Option<String>,
 }
@@ -255,6 +257,7 @@ impl Machine {
             stream_heads: self.era.stream_heads(),
             connected,
             best_height: self.peers.best_height().max(self.context.height),
+            peer_heights: self.peers.heights(),
             halted: self.halted.clone(),
         }
     }

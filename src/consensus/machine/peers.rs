@@ -111,6 +111,11 @@ impl Peers {
         best.max_by_key(|(_, peer)| peer.height).map(|(id, _)| *id)
     }
 
+    /// Height each peer said last that it is deciding; 0 before its first status.
+    pub(super) fn heights(&self) -> Vec<(PeerId, u64)> {
+        self.peers.iter().map(|(id, peer)| (*id, peer.height)).collect()
+    }
+
     /// Greatest height a peer says it is deciding.
     pub(super) fn best_height(&self) -> u64 {
         self.peers.values().map(|peer| peer.height).max().unwrap_or(0)

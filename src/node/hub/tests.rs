@@ -91,6 +91,7 @@ fn view(height: u64, connected: [bool; 4]) -> View {
         stream_heads: vec![5, 4, 3, 2],
         connected: connected.to_vec(),
         best_height: height,
+        peer_heights: Vec::new(),
         halted: None,
     }
 }
@@ -446,4 +447,16 @@ fn a_chain_that_stands_though_all_are_connected_is_an_alert_naming_who_does_not_
     let alerts = refresh(&hub, at(16_000)).alerts.clone();
     let [alert] = alerts.as_slice() else { panic!("not one alert: {alerts:?}") };
     assert!(alert.text.as_str().ends_with("no vote since then from delta"), "{}", alert.text);
+}
+
+#[test]
+fn a_peer_is_shown_at_the_height_its_last_status_told() {
+    let hub = hub();
+    hub.attach(Arc::new(Fixed));
+    let mut key = [0; 32];
+    key[31] = 9;
+    let deciding = (crate::primitives::message::PeerId(crate::primitives::keys::PublicKey(key)), 13);
+    hub.report(at(1), View { peer_heights: vec![deciding], ..view(13, [true; 4]) }, Vec::new());
+    let heights: Vec<u64> = refresh(&hub, at(2)).peers.list.iter().map(|peer| peer.height).collect();
+    assert_eq!(heights, [11, 12, 11]);
 }
