@@ -98,7 +98,20 @@ impl Cluster {
     }
 
     async fn start(&mut self, number: usize) -> NodeHandle {
-        let handle = start(self.options(number)).await.unwrap();
+        // While the node was down its port may have gone to a socket of another test for a moment.
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        let handle = loop {
+            match start(self.options(number)).await {
+                Ok(handle) => break handle,
+                Err(error)
+                    if tokio::time::Instant::now() < deadline
+                        && format!("{error:?}").contains("AddrInUse") =>
+                {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        };
         self.running[number] = Some(handle.clone());
         handle
     }
