@@ -8,6 +8,7 @@ use crate::primitives::block::Header;
 use crate::primitives::encoding::{Decode, Encode, decode, encode};
 use crate::primitives::hash::{BlockId, ChainId, ParseHexError};
 use crate::primitives::keys::Checker;
+use crate::primitives::params::Params;
 use std::fmt;
 
 /// First bytes of every bundle.
@@ -34,6 +35,8 @@ pub struct ProofBundle {
     pub version: u16,
     /// The chain; every signature below covers it.
     pub chain: ChainId,
+    /// Consensus parameters, bound by the trusted header: they say how long it may be trusted.
+    pub params: Params,
     /// The trusted header, there exactly when it is not the one in the proof.
     pub start: Option<Header>,
     /// Headers to verify before that of the proof, ascending. For a finality proof the last one is the
@@ -79,8 +82,14 @@ impl std::str::FromStr for TrustedHeader {
 impl ProofBundle {
     /// A bundle of this version; `start` as the field says.
     #[must_use]
-    pub fn new(chain: ChainId, start: Option<Header>, links: Vec<Link>, proof: Proof) -> Self {
-        Self { magic: MAGIC, version: BUNDLE_VERSION, chain, start, links, proof }
+    pub fn new(
+        chain: ChainId,
+        params: Params,
+        start: Option<Header>,
+        links: Vec<Link>,
+        proof: Proof,
+    ) -> Self {
+        Self { magic: MAGIC, version: BUNDLE_VERSION, chain, params, start, links, proof }
     }
 
     /// The file.
@@ -139,6 +148,9 @@ impl ProofBundle {
         let found = first.id();
         if found != trusted.id {
             return Err(ProofError::OtherHeader { height: first.height, found, expected: trusted.id });
+        }
+        if self.params.root() != first.params_root {
+            return Err(ProofError::malformed("params", "not those the trusted header names"));
         }
         let rests_on_first = self.header().id() == found;
         if rests_on_first && (self.start.is_some() || !self.links.is_empty()) {

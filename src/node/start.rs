@@ -26,6 +26,7 @@ use crate::node::hub::{Hub, Identity, Phase};
 use crate::node::journal::{Journal, JournalError};
 use crate::node::lanes::Lanes;
 use crate::node::outlet::{BLOCKS_WAITING_MAX, Outlet};
+use crate::node::prover::{FinalityClaims, Prover};
 use crate::node::pull::{EVENTS_WAITING_MAX as PULLS_WAITING_MAX, Puller};
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
 use crate::node::settings;
@@ -321,6 +322,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let era = Arc::new(ArcSwap::new(machine.era()));
     let durable = Arc::new(AtomicU64::new(store.height()));
     let recent = Arc::new(RecentBlocks::default());
+    let claims = Arc::new(FinalityClaims::default());
     let verifier = Verifier::new();
     let inbox = Arc::new(Lanes::new(URGENT_WAITING_MAX, BULK_WAITING_MAX));
     let on_fault = on_fault(&network);
@@ -354,6 +356,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         store: blocks,
         durable: Arc::clone(&durable),
         recent: Arc::clone(&recent),
+        claims: Arc::clone(&claims),
         hub: Arc::clone(&hub),
         halt: Arc::clone(&halt),
     };
@@ -368,6 +371,13 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         height,
         hub: Arc::clone(&hub),
         halt: Arc::clone(&halt),
+    };
+    let prover = Prover {
+        ledger: Arc::clone(&ledger),
+        pool: Arc::clone(&pool),
+        claims,
+        recent: Arc::clone(&recent),
+        store: Arc::downgrade(&store),
     };
     let sources = NodeSources {
         ledger: Arc::clone(&ledger),
@@ -408,6 +418,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         local_address: network.local_address(),
         network_id: network.own(),
         data_dir: options.config.data_dir.clone(),
+        prover,
         finished: exit,
     }));
     let stop = stopper.ordered().clone();
