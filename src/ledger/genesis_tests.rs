@@ -171,6 +171,13 @@ fn the_chain_id_matches_the_golden_vector() {
         dust: Amount::from_units(8).unwrap(),
         block_reward: Amount::from_units(9).unwrap(),
         halving_blocks: 10,
+        unbonding_ms: 11,
+        trust_ms: 12,
+        slash_percent: 13,
+        jail_window_blocks: 14,
+        jail_signed_percent: 15,
+        jail_cap_percent: 16,
+        resume_interval_blocks: 17,
     };
     let genesis = Genesis { params, ..genesis_with(2) };
     assert_eq!(

@@ -4,7 +4,7 @@
 use crate::ledger::Ledger;
 use crate::ledger::apply::{BlockDiff, BlockError, Contents, outcome, valid_block};
 use crate::ledger::genesis::{Allocation, Founder, Genesis};
-use crate::ledger::validate::{BodyError, Rules, check_body, check_payment};
+use crate::ledger::validate::{BodyError, Rules, check_body, check_transaction};
 use crate::primitives::amount::Amount;
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
@@ -125,7 +125,7 @@ fn check(genesis: &Genesis, transaction: Transaction) -> Result<Amount, Rejectio
     let ledger = Ledger::in_memory(genesis);
     let tip = ledger.tip();
     let rules = Rules { params: &genesis.params, height: 1, registry: &tip.registry };
-    check_payment(&rules, &SealedTransaction::new(transaction), &|outpoint| ledger.utxo(outpoint))
+    check_transaction(&rules, &SealedTransaction::new(transaction), &|outpoint| ledger.utxo(outpoint))
 }
 
 #[test]
