@@ -129,7 +129,8 @@ impl ProofBundle {
         }
     }
 
-    /// Verifies everything from the trusted header on, with nothing else. The era of a finality proof must be
+    /// Verifies everything from the trusted header on, with nothing else; the trust period is that of the
+    /// parameters, which the trusted header binds. The era of a finality proof must be
     /// the one right after the last header of the bundle. `now_ms` is milliseconds since 1970.
     ///
     /// # Errors
@@ -137,7 +138,6 @@ impl ProofBundle {
     pub fn verify(
         &self,
         trusted: TrustedHeader,
-        trust_ms: u64,
         now_ms: u64,
         checker: Checker<'_>,
     ) -> Result<Shown, ProofError> {
@@ -156,7 +156,7 @@ impl ProofBundle {
         if rests_on_first && (self.start.is_some() || !self.links.is_empty()) {
             return Err(ProofError::malformed("start", "there though the proof holds the trusted header"));
         }
-        let mut client = LightClient::new(self.chain, trust_ms, first.clone());
+        let mut client = LightClient::new(self.chain, self.params.trust_ms, first.clone());
         for link in &self.links {
             client.accept(link, now_ms, checker)?;
         }

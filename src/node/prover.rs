@@ -82,15 +82,33 @@ impl FinalityClaims {
 
 /// See the module.
 pub struct Prover {
-    pub ledger: Arc<Ledger>,
-    pub pool: Arc<Pool>,
-    pub claims: Arc<FinalityClaims>,
-    pub recent: Arc<RecentBlocks>,
+    ledger: Arc<Ledger>,
+    pool: Arc<Pool>,
+    recent: Arc<RecentBlocks>,
     /// Weak: the store closes when the node stops.
-    pub store: Weak<Store>,
+    store: Weak<Store>,
+    /// Filled by whoever carries out the machine's outputs.
+    pub claims: Arc<FinalityClaims>,
 }
 
 impl Prover {
+    /// A prover over the parts of a node that hold what proofs are made of.
+    #[must_use]
+    pub fn new(
+        ledger: &Arc<Ledger>,
+        pool: &Arc<Pool>,
+        recent: &Arc<RecentBlocks>,
+        store: &Arc<Store>,
+    ) -> Self {
+        Self {
+            ledger: Arc::clone(ledger),
+            pool: Arc::clone(pool),
+            recent: Arc::clone(recent),
+            store: Arc::downgrade(store),
+            claims: Arc::default(),
+        }
+    }
+
     /// The proof for a transaction from header `trusted` on, or from the header it rests on: a block proof
     /// if it is in a block, else a finality proof. Cost: reads some blocks, hashes some batches.
     ///
@@ -240,10 +258,14 @@ impl Prover {
     /// The committee of `height` by its root.
     fn committee(&self, root: Hash, height: u64) -> Result<Arc<Committee>, ProveError> {
         let tip = self.ledger.tip();
-        let known = [&tip.next_committee, &tip.committee].into_iter().find(|known| known.root() == root);
-        known
-            .map(Arc::clone)
-            .ok_or_else(|| ProveError::NotHeld { what: format!("the committee of block {height}") })
+        if let Some(known) =
+            [&tip.next_committee, &tip.committee].into_iter().find(|known| known.root() == root)
+        {
+            return Ok(Arc::clone(known));
+        }
+        let stored = self.store()?.committee(height)?.filter(|stored| stored.root() == root);
+        let what = || format!("the committee of block {height}");
+        stored.map(Arc::new).ok_or_else(|| ProveError::NotHeld { what: what() })
     }
 
     fn store(&self) -> Result<Arc<Store>, ProveError> {
