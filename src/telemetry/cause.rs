@@ -77,7 +77,7 @@ impl MissCause {
         }
     }
 
-    /// At most 20 characters, for a column of a table.
+    /// At most 17 characters, for a column of a table.
     #[must_use]
     pub fn short(&self) -> String {
         match self {
@@ -361,7 +361,7 @@ mod tests {
             let json = serde_json::to_value(&cause).unwrap();
             assert_eq!(json["cause"], cause.code());
             assert_eq!(serde_json::from_value::<MissCause>(json).unwrap(), cause);
-            assert!(cause.short().chars().count() <= 20, "{} is too long", cause.short());
+            assert!(cause.short().chars().count() <= 17, "{} is too long", cause.short());
         }
     }
 

@@ -22,7 +22,7 @@ const MEMBERS: [Column; 8] = [
     Column::number("batch", 6).optional(4),
     Column::number("last vote", 9).optional(2),
     Column::number("votes", 10).optional(5),
-    Column::text("last miss", 20).optional(1),
+    Column::text("last miss", 17).optional(1),
     Column::text("checkpoints, new right", 12).flexible(),
 ];
 
