@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 mod participation;
 
 use participation::Participation;
-pub use participation::{Decision, MemberStats, OwnPrecommit, Settled};
+pub use participation::{Decision, MemberStats, OwnPart, OwnPrecommit, Settled};
 
 /// Longest latency told apart, in microseconds; longer ones count as this.
 const LATENCY_MAX_US: u64 = 600_000_000;

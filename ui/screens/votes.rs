@@ -23,7 +23,7 @@ const MEMBERS: [Column; 8] = [
     Column::number("last vote", 9).optional(2),
     Column::number("votes", 10).optional(5),
     Column::text("last miss", 17).optional(1),
-    Column::text("checkpoints, new right", 12).flexible(),
+    Column::text("newest right", 12).flexible(),
 ];
 
 /// Cells of a quorum meter.
@@ -221,7 +221,7 @@ fn grid(canvas: &mut Canvas<'_>, state: &State, snapshot: &Snapshot) {
             text(count(member.stream_head.into())),
             text(member.last_vote_age_ms.map_or_else(|| UNKNOWN.to_owned(), age)),
             text(count(member.votes)),
-            last_miss(&look, member),
+            last_miss(look, member),
             mark_lines.get(index).cloned().unwrap_or_default(),
         ]
     });

@@ -5,7 +5,7 @@ use super::Hub;
 use crate::consensus::cause::{Absence, Gap, OwnAbsence, StallReason as Stall};
 use crate::consensus::input::Now;
 use crate::consensus::output::Notice;
-use crate::node::metrics::{OwnPrecommit, Settled};
+use crate::node::metrics::{OwnPart, OwnPrecommit, Settled};
 use crate::primitives::certificate::Qc;
 use crate::primitives::clean::CleanText;
 use crate::primitives::committee::{Committee, VoterIndex};
@@ -173,7 +173,7 @@ impl Hub {
         height: u64,
         committee: &Committee,
         qc: &Qc,
-    ) -> (BTreeMap<VoterIndex, MissCause>, Option<(VoterIndex, Option<OwnPrecommit>)>) {
+    ) -> (BTreeMap<VoterIndex, MissCause>, Option<OwnPart>) {
         self.stalls.lock().end();
         let attendance = std::mem::take(&mut self.era.lock().attendance);
         let told = attendance.absent.filter(|(told, _)| *told == height).map(|(_, causes)| causes);

@@ -39,6 +39,9 @@ pub struct OwnPrecommit {
     pub sync_us: u64,
 }
 
+/// This node as a member, and its precommit for the block if it cast one.
+pub type OwnPart = (VoterIndex, Option<OwnPrecommit>);
+
 /// What the hub knows of a checkpoint besides the block itself.
 #[derive(Clone, Debug)]
 pub struct Decision<'a> {
@@ -50,8 +53,8 @@ pub struct Decision<'a> {
     pub pause_us: Option<u64>,
     /// Members without a precommit known here when it was decided, this node included.
     pub absent: BTreeMap<VoterIndex, MissCause>,
-    /// This node, if a member, and its precommit for the block, if it cast one.
-    pub own: Option<(VoterIndex, Option<OwnPrecommit>)>,
+    /// This node, if a member.
+    pub own: Option<OwnPart>,
     /// How long a round waits for precommits: what comes within it is not late.
     pub in_time_us: u64,
     /// Digest of the state after the block.

@@ -16,11 +16,13 @@ fn proposer() -> (u8, [u8; 3]) {
 }
 
 fn notices(outputs: &[Output]) -> Vec<&Notice> {
-    let notice = |output| match output {
-        &Output::Notice(ref notice) => Some(notice),
-        _ => None,
-    };
-    outputs.iter().filter_map(notice).collect()
+    let mut notices = Vec::new();
+    for output in outputs {
+        if let Output::Notice(notice) = output {
+            notices.push(notice);
+        }
+    }
+    notices
 }
 
 fn attendance(outputs: &[Output]) -> (Vec<(VoterIndex, Absence)>, Option<OwnAbsence>) {
@@ -302,8 +304,11 @@ fn rounds_of_others_are_told_before_this_node_follows() {
 
 // Votes for payments ---------------------------------------------------------------------------------
 
+/// Causes with their numbers.
+type Gaps = Vec<(Gap, u32)>;
+
 /// A block of these payments is decided by certificate; what this node says of its votes for them.
-fn payment_gaps(node: &mut Node, payments: &[SharedTransaction]) -> (Vec<(Gap, u32)>, Vec<(Gap, u32)>) {
+fn payment_gaps(node: &mut Node, payments: &[SharedTransaction]) -> (Gaps, Gaps) {
     let mut transactions = payments.to_vec();
     transactions.sort_by_key(|transaction| transaction.id());
     let mut block = Block { header: proposal().outline.header, last_commit: None, transactions };
