@@ -53,25 +53,33 @@ pub const SHORT: &[Run] = &[
 
 /// By the documented command only.
 pub const LONG: &[Run] = &[
-    run("chain-two-rounds", Scenario { payments: CHAIN, ..BASE }, [0, 0, 0]),
-    run("independent", Scenario { payments: INDEPENDENT, ..BASE }, [0, 0, 0]),
-    run("overlap-two-rounds", Scenario { payments: OVERLAP, ..BASE }, [0, 0, 0]),
+    run("chain-two-rounds", Scenario { payments: CHAIN, ..BASE }, [3_813_485, 10_172_071, 24]),
+    run("independent", Scenario { payments: INDEPENDENT, ..BASE }, [46_662_134, 122_500_221, 24]),
+    run("overlap-two-rounds", Scenario { payments: OVERLAP, ..BASE }, [10_556_721, 27_864_311, 24]),
     run(
         "parent-at-prepare-only",
         Scenario { payments: CHAIN, ..BASE }.without(Rule::ParentAtCommit),
-        [0, 0, 0],
+        [4_614_194, 12_438_084, 24],
     ),
     run(
         "parent-at-commit-only",
         Scenario { payments: CHAIN, ..BASE }.without(Rule::ParentAtPrepare),
-        [0, 0, 0],
+        [6_457_469, 17_183_250, 24],
     ),
-    run("three-rounds", Scenario { rounds: 3, ..BASE }, [0, 0, 0]),
-    run("next-era-two-rounds", NEXT_ERA, [0, 0, 0]),
-    run("next-era-chain", Scenario { rounds: 1, payments: CHAIN, ..NEXT_ERA }, [0, 0, 0]),
-    run("next-era-weighted", Scenario { rounds: 1, committees: [WEIGHTED; 2], ..NEXT_ERA }, [0, 0, 0]),
-    run("safe-start-weighted", Scenario { committees: [WEIGHTED; 2], ..SAFE_START }, [0, 0, 0]),
-    run("safe-start-chain", Scenario { payments: CHAIN, ..SAFE_START }, [0, 0, 0]),
+    run("three-rounds", Scenario { rounds: 3, ..BASE }, [20_719_021, 61_845_678, 24]),
+    run("next-era-two-rounds", NEXT_ERA, [7_151_026, 18_764_557, 25]),
+    run("next-era-chain", Scenario { rounds: 1, payments: CHAIN, ..NEXT_ERA }, [1_846_157, 6_364_580, 29]),
+    run(
+        "next-era-weighted",
+        Scenario { rounds: 1, committees: [WEIGHTED; 2], ..NEXT_ERA },
+        [154_567, 388_286, 19],
+    ),
+    run(
+        "safe-start-weighted",
+        Scenario { committees: [WEIGHTED; 2], ..SAFE_START },
+        [2_176_441, 6_617_574, 20],
+    ),
+    run("safe-start-chain", Scenario { payments: CHAIN, ..SAFE_START }, [39_604_244, 158_863_642, 30]),
 ];
 
 const fn mutation(name: &'static str, property: &'static str, steps: usize, scenario: Scenario) -> Mutation {
