@@ -170,8 +170,8 @@ pub fn outcome(
         spent.push(whole);
         created.push(rest);
     }
-    let paid = payout(params, height, supply, fees, proposer.payout)
-        .ok_or(BlockError::Supply { fees, supply })?;
+    let paid =
+        payout(params, height, supply, fees, proposer.payout).ok_or(BlockError::Supply { fees, supply })?;
     let next_committee = same_or_new(&state.next_committee, change.registry.committee());
     created.extend(paid.coinbase.creates());
     let mut set_hash = state.set_hash.clone();
