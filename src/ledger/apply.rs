@@ -148,7 +148,7 @@ pub fn outcome(
         .find(|member| member.id == contents.proposer)
         .ok_or(BlockError::UnknownProposer(contents.proposer))?;
     let rules = Rules { params, height, registry: &state.registry };
-    let BodyEffect { bytes, fees, mut spent, mut created } = check_body(&rules, contents.transactions, utxo)?;
+    let mut effect = check_body(&rules, contents.transactions, utxo)?;
     let change = registry_after(
         &state.registry,
         &RegistryStep {
@@ -160,7 +160,8 @@ pub fn outcome(
             transactions: contents.transactions,
         },
     );
-    let supply = burn_all(state, params, &change.burns, utxo, (&mut spent, &mut created))?;
+    let supply = burn_all(state, params, &change.burns, utxo, &mut effect)?;
+    let BodyEffect { bytes, fees, spent, mut created } = effect;
     let paid =
         payout(params, height, supply, fees, proposer.payout).ok_or(BlockError::Supply { fees, supply })?;
     let next_committee = same_or_new(&state.next_committee, change.registry.committee());
@@ -214,7 +215,7 @@ fn burn_all(
     params: &Params,
     burns: &[Burn],
     utxo: &dyn Fn(&OutPoint) -> Option<Utxo>,
-    (spent, created): (&mut Vec<(OutPoint, Utxo)>, &mut Vec<(OutPoint, Utxo)>),
+    effect: &mut BodyEffect,
 ) -> Result<Amount, BlockError> {
     let height = state.header.height + 1;
     let mut supply = state.header.supply;
@@ -226,8 +227,8 @@ fn burn_all(
         let burned = burned.and_then(Amount::from_units).ok_or_else(|| impossible.clone())?;
         let value = whole.value.checked_sub(burned).ok_or_else(|| impossible.clone())?;
         supply = supply.checked_sub(burned).ok_or(impossible)?;
-        spent.push((burn.collateral, whole));
-        created.push((burn.rest, Utxo { value, height, ..whole }));
+        effect.spent.push((burn.collateral, whole));
+        effect.created.push((burn.rest, Utxo { value, height, ..whole }));
     }
     Ok(supply)
 }
