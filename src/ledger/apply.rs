@@ -148,7 +148,7 @@ pub fn outcome(
         .find(|member| member.id == contents.proposer)
         .ok_or(BlockError::UnknownProposer(contents.proposer))?;
     let rules = Rules { params, height, registry: &state.registry };
-    let BodyEffect { bytes, fees, mut spent, mut created } = check_body(&rules, contents.transactions, utxo)?;
+    let mut effect = check_body(&rules, contents.transactions, utxo)?;
     let change = registry_after(
         &state.registry,
         &RegistryStep {
@@ -160,23 +160,13 @@ pub fn outcome(
             transactions: contents.transactions,
         },
     );
-    let mut supply = state.header.supply;
-    for burn in &change.burns {
-        let [whole, rest] = burned(params, height, burn, utxo)?;
-        supply = supply
-            .checked_add(rest.1.value)
-            .and_then(|sum| sum.checked_sub(whole.1.value))
-            .ok_or(BlockError::Supply { fees, supply })?;
-        spent.push(whole);
-        created.push(rest);
-    }
-    let paid = payout(params, height, supply, fees, proposer.payout)
-        .ok_or(BlockError::Supply { fees, supply })?;
+    let supply = burn_all(state, params, &change.burns, utxo, &mut effect)?;
+    let BodyEffect { bytes, fees, spent, mut created } = effect;
+    let paid =
+        payout(params, height, supply, fees, proposer.payout).ok_or(BlockError::Supply { fees, supply })?;
     let next_committee = same_or_new(&state.next_committee, change.registry.committee());
     created.extend(paid.coinbase.creates());
-    let mut set_hash = state.set_hash.clone();
-    spent.iter().for_each(|(outpoint, utxo)| set_hash.remove(outpoint, utxo));
-    created.iter().for_each(|(outpoint, utxo)| set_hash.add(outpoint, utxo));
+    let set_hash = set_hash_after(&state.set_hash, &spent, &created);
     let ids: Vec<Txid> = contents.transactions.iter().map(|transaction| transaction.id()).collect();
     let header = Header {
         version: HEADER_VERSION,
@@ -211,18 +201,36 @@ pub fn outcome(
     })
 }
 
-/// The collateral that evidence takes out of the set, and what remains of it.
-fn burned(
+fn set_hash_after(before: &SetHash, spent: &[(OutPoint, Utxo)], created: &[(OutPoint, Utxo)]) -> SetHash {
+    let mut set_hash = before.clone();
+    spent.iter().for_each(|(outpoint, utxo)| set_hash.remove(outpoint, utxo));
+    created.iter().for_each(|(outpoint, utxo)| set_hash.add(outpoint, utxo));
+    set_hash
+}
+
+/// Takes each collateral that evidence is about out of the set and puts the rest of it in; returns the
+/// money that then exists.
+fn burn_all(
+    state: &State,
     params: &Params,
-    height: u64,
-    burn: &Burn,
+    burns: &[Burn],
     utxo: &dyn Fn(&OutPoint) -> Option<Utxo>,
-) -> Result<[(OutPoint, Utxo); 2], BlockError> {
-    let missing = BlockError::Collateral { outpoint: burn.collateral };
-    let whole = utxo(&burn.collateral).ok_or(missing)?;
-    let units = u128::from(whole.value.units()) * u128::from(100 - params.slash_percent.min(100)) / 100;
-    let value = u64::try_from(units).ok().and_then(Amount::from_units).unwrap_or_default();
-    Ok([(burn.collateral, whole), (burn.rest, Utxo { value, height, ..whole })])
+    effect: &mut BodyEffect,
+) -> Result<Amount, BlockError> {
+    let height = state.header.height + 1;
+    let mut supply = state.header.supply;
+    for burn in burns {
+        let impossible = BlockError::Collateral { outpoint: burn.collateral };
+        let whole = utxo(&burn.collateral).ok_or_else(|| impossible.clone())?;
+        let percent = u128::from(params.slash_percent);
+        let burned = u64::try_from(u128::from(whole.value.units()) * percent / 100).ok();
+        let burned = burned.and_then(Amount::from_units).ok_or_else(|| impossible.clone())?;
+        let value = whole.value.checked_sub(burned).ok_or_else(|| impossible.clone())?;
+        supply = supply.checked_sub(burned).ok_or(impossible)?;
+        effect.spent.push((burn.collateral, whole));
+        effect.created.push((burn.rest, Utxo { value, height, ..whole }));
+    }
+    Ok(supply)
 }
 
 /// The committee, shared with the one before if it is the same.

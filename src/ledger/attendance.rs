@@ -87,9 +87,8 @@ pub(super) fn record(registry: &mut Registry, params: &Params, committee: &Commi
 /// Jails whoever signed too few blocks: who missed most first, of equals the smaller id, passing over
 /// whoever would lift the jailed weight above its cap or leave fewer than [`COMMITTEE_MIN`] active.
 pub(super) fn jail(registry: &mut Registry, params: &Params) {
-    let absent = |entry: &&Entry| {
-        entry.status == MasternodeStatus::Active && entry.attendance.is_too_low(params)
-    };
+    let absent =
+        |entry: &&Entry| entry.status == MasternodeStatus::Active && entry.attendance.is_too_low(params);
     let mut absent: Vec<(Reverse<u32>, MasternodeId, u64)> = registry
         .entries()
         .filter(absent)

@@ -115,19 +115,13 @@ fn check_unbonding(registry: &Registry, unbonding: &Unbonding) -> Result<(), Rej
     Ok(())
 }
 
-fn check_resume(
-    registry: &Registry,
-    params: &Params,
-    height: u64,
-    resume: &Resume,
-) -> Result<(), Rejection> {
+fn check_resume(registry: &Registry, params: &Params, height: u64, resume: &Resume) -> Result<(), Rejection> {
     let entry = next_change(registry, resume.validator, resume.sequence)?;
     if entry.vote_key != resume.vote_key {
         return Err(Rejection::NotVoteKey { id: entry.id });
     }
     bonded(entry)?;
-    let earliest =
-        entry.resumed.map_or(0, |last| last.height.saturating_add(params.resume_interval_blocks));
+    let earliest = entry.resumed.map_or(0, |last| last.height.saturating_add(params.resume_interval_blocks));
     if height < earliest {
         return Err(Rejection::ResumeTooSoon { id: entry.id, earliest });
     }
@@ -163,10 +157,7 @@ fn fresh_key(registry: &Registry, key: &PublicKey) -> Result<(), Rejection> {
     if registry.knows_key(key) { Err(Rejection::KeyInUse { key: *key }) } else { Ok(()) }
 }
 
-fn fresh_endpoint(
-    registry: &Registry,
-    endpoint: Option<&std::net::SocketAddr>,
-) -> Result<(), Rejection> {
+fn fresh_endpoint(registry: &Registry, endpoint: Option<&std::net::SocketAddr>) -> Result<(), Rejection> {
     match endpoint.filter(|endpoint| registry.knows_endpoint(endpoint)) {
         Some(endpoint) => Err(Rejection::EndpointInUse { endpoint: *endpoint }),
         None => Ok(()),

@@ -2,8 +2,8 @@
 //! space of their own that no payment competes for, come before all payments, evidence first, and
 //! leave when they are included, expire or no longer fit the registry, which the ledger tells.
 
-use crate::pool::{CANDIDATES_MAX, Pool};
 use crate::pool::index::Index;
+use crate::pool::{CANDIDATES_MAX, Pool};
 use crate::primitives::hash::Txid;
 use crate::primitives::rejection::Rejection;
 use crate::primitives::special::unbonding_lock;

@@ -88,7 +88,9 @@ pub enum Rejection {
     NameInUse { name: String },
     #[error("another masternode is reached at {endpoint}")]
     EndpointInUse { endpoint: SocketAddr },
-    #[error("masternode {id} has {count} former keys that can still be punished, the most: wait until one lapses")]
+    #[error(
+        "masternode {id} has {count} former keys that can still be punished, the most: wait until one lapses"
+    )]
     TooManyFormerKeys { id: MasternodeId, count: usize },
     #[error("masternode {id} may resume again from height {earliest} on")]
     ResumeTooSoon { id: MasternodeId, earliest: u64 },
