@@ -98,8 +98,9 @@ fn a_payment_of_the_running_era_is_proven_to_who_trusts_the_block_before() {
         let other = format!("0:{}", "ab".repeat(32));
         expect_invalid(verify(&file, &other, &[]).await, "header 0 of the proof has the id");
         let mut bytes = std::fs::read(&file).unwrap();
-        let last = bytes.len() - 1;
-        bytes[last] ^= 1;
+        // The receiver of the payment.
+        let receiver = bytes.windows(32).position(|window| window == [1; 32]).unwrap();
+        bytes[receiver] ^= 1;
         let altered = paid.file("altered.proof");
         std::fs::write(&altered, &bytes).unwrap();
         expect_invalid(verify(&altered, &trusted, &[]).await, "signature of committee member");
