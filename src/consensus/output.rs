@@ -4,6 +4,7 @@ use crate::primitives::amount::Amount;
 use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::{Certificate, Qc};
 use crate::primitives::encoding::{Decode, Encode};
+use crate::primitives::evidence::Evidence;
 use crate::primitives::hash::{BlockId, Txid};
 use crate::primitives::message::{Message, PeerId, Proposal};
 use crate::primitives::rejection::Rejection;
@@ -97,6 +98,6 @@ pub enum Notice {
     TimedOut { height: u64, round: u32, step: Option<Step>, missing: Vec<u16> },
     /// A precommit for a block already decided: it was late.
     LatePrecommit { height: u64, voter: u16 },
-    /// Two messages that exclude each other carry the same valid signature.
-    Equivocation { voter: u16, what: &'static str },
+    /// A masternode signed two things that exclude each other; `name` is its name in the committee.
+    Equivocation { name: String, evidence: Arc<Evidence> },
 }

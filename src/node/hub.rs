@@ -528,9 +528,9 @@ impl Hub {
                 let in_time_us = self.identity.timing.precommit_us;
                 self.metrics.late_precommit(*height, *voter, in_time_us, now.monotonic_us);
             }
-            Notice::Equivocation { voter, what } => {
-                let text = format!("{} signed two {what} that exclude each other", name(*voter));
-                self.alert_standing(now, &text);
+            Notice::Equivocation { name, evidence } => {
+                let what = evidence.offence.name();
+                self.alert_standing(now, &format!("masternode {name} signed {what}: it can be punished"));
             }
         }
     }

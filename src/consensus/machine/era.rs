@@ -5,6 +5,7 @@ use crate::consensus::tally::Tally;
 use crate::primitives::certificate::Certificate;
 use crate::primitives::committee::{Committee, VoterIndex};
 use crate::primitives::hash::Txid;
+use crate::primitives::merkle::Phase;
 use crate::primitives::params::Params;
 use crate::primitives::transaction::{OutPoint, SharedTransaction};
 use crate::primitives::vote::VoteBatch;
@@ -26,6 +27,16 @@ pub(super) struct Ballot {
     pub(super) certified: bool,
     /// A quorum commit-voted it.
     pub(super) is_final: bool,
+}
+
+impl Ballot {
+    /// The votes of a phase of voting.
+    pub(super) fn tally(&self, phase: Phase) -> &Tally {
+        match phase {
+            Phase::Commit => &self.commit,
+            Phase::Prepare | Phase::Body => &self.prepare,
+        }
+    }
 }
 
 /// Token bucket over bytes: spreads an era's budget over the era (protocol §5, pacing).
