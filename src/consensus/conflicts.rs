@@ -97,7 +97,7 @@ impl Contested {
     pub(super) fn rivals(&self, txid: &Txid) -> BTreeSet<Txid> {
         let Some(body) = self.bodies.get(txid) else { return BTreeSet::new() };
         body.spends()
-            .flat_map(|outpoint| self.spenders(&outpoint).iter().copied().collect::<Vec<_>>())
+            .flat_map(|outpoint| self.spenders(&outpoint).to_vec())
             .filter(|rival| rival != txid)
             .collect()
     }

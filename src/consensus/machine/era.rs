@@ -27,6 +27,8 @@ pub(super) struct Ballot {
     pub(super) certified: bool,
     /// A quorum commit-voted it.
     pub(super) is_final: bool,
+    /// The batch each Commit vote came in, until the payment is told to be final.
+    pub(super) commit_batches: Vec<Arc<VoteBatch>>,
 }
 
 impl Ballot {
