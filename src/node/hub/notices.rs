@@ -119,6 +119,21 @@ impl Hub {
             Notice::LatePrecommit { height, voter, late_us } => {
                 self.metrics.late_precommit(*height, *voter, *late_us);
             }
+            Notice::Seat { height, voter, status } => {
+                let text = match (voter, status) {
+                    (Some(_), _) => format!("this node votes from height {height} on"),
+                    (None, Some(status)) => {
+                        format!(
+                            "this node no longer votes from height {height} on: its masternode is {status}"
+                        )
+                    }
+                    (None, None) => format!(
+                        "this node no longer votes from height {height} on: no masternode votes with its key"
+                    ),
+                };
+                tracing::warn!(height, "{text}");
+                self.alert_once(now, AlertLevel::Warning, &text);
+            }
             Notice::Equivocation { voter, what } => {
                 let text = format!("{} signed two {what} that exclude each other", name(*voter));
                 self.alert_standing(now, &text);
