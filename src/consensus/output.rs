@@ -7,6 +7,7 @@ use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::{Certificate, Qc};
 use crate::primitives::committee::Committee;
 use crate::primitives::encoding::{Decode, Encode};
+use crate::primitives::evidence::Evidence;
 use crate::primitives::hash::{BlockId, Txid};
 use crate::primitives::masternode::MasternodeStatus;
 use crate::primitives::message::{Message, PeerId, Proposal};
@@ -123,6 +124,6 @@ pub enum Notice {
     /// This node's key has entered or left the committee of a height; `status` is that of the masternode
     /// it is registered for, if any.
     Seat { height: u64, voter: Option<u16>, status: Option<MasternodeStatus> },
-    /// Two messages that exclude each other carry the same valid signature.
-    Equivocation { voter: u16, what: &'static str },
+    /// A masternode signed two things that exclude each other; `name` is its name in the committee.
+    Equivocation { name: String, evidence: Arc<Evidence> },
 }

@@ -134,9 +134,9 @@ impl Hub {
                 tracing::warn!(height, "{text}");
                 self.alert_once(now, AlertLevel::Warning, &text);
             }
-            Notice::Equivocation { voter, what } => {
-                let text = format!("{} signed two {what} that exclude each other", name(*voter));
-                self.alert_standing(now, &text);
+            Notice::Equivocation { name, evidence } => {
+                let what = evidence.offence.name();
+                self.alert_standing(now, &format!("masternode {name} signed {what}: it can be punished"));
             }
         }
     }
