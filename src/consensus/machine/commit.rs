@@ -88,6 +88,7 @@ impl Machine {
         }
         self.notice_attendance(&qc);
         self.notice_payment_votes(host, block);
+        self.notice_convictions(host, block);
         self.persist_candidate(id);
         self.persist(Record::Decided(qc.clone()));
         if let Err(fault) = host.commit(block, &qc) {
@@ -95,6 +96,7 @@ impl Machine {
             return false;
         }
         self.collect_last_commit(block, &qc);
+        self.cases.look_again();
         self.offences.end_era(self.context.era_tag, &self.checkpoint.rounds, &qc);
         self.enter_next_era(host);
         if !self.replaying {

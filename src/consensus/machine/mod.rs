@@ -10,6 +10,7 @@ mod causes;
 mod checkpoint;
 mod commit;
 mod era;
+mod evidence;
 mod exchange;
 mod fast_path;
 mod gaps;
@@ -38,6 +39,7 @@ use crate::primitives::message::{Message, PeerId};
 use crate::primitives::transaction::SharedTransaction;
 use causes::Watch;
 use era::Era;
+use evidence::Cases;
 use offences::Offences;
 use peers::{FutureMessages, Peers};
 use pulls::Pulls;
@@ -68,6 +70,7 @@ pub struct Machine {
     future: FutureMessages,
     timers: Timers,
     offences: Offences,
+    cases: Cases,
 }
 
 /// Where a node is within a round.
@@ -198,6 +201,7 @@ impl Machine {
             future: FutureMessages::default(),
             timers: Timers::default(),
             offences: Offences::at(&host.tip()),
+            cases: Cases::default(),
         }
     }
 
@@ -226,6 +230,7 @@ impl Machine {
         if self.started {
             self.fire_timers(host);
             self.advance(host);
+            self.pursue_cases(host);
         }
         std::mem::take(&mut self.outputs)
     }
@@ -293,6 +298,7 @@ impl Machine {
         self.send_own_again();
         self.announce_finals(host);
         self.tell_untold_offences();
+        self.notice_own_conviction(host);
         if self.era.frozen {
             self.resume_round();
         } else {
