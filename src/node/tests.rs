@@ -1,5 +1,7 @@
 //! Nodes as wholes: real sockets, real stores and journals, several in one process.
 
+mod evidence;
+
 use crate::config::{BootstrapPeer, Config};
 use crate::consensus::output::Record;
 use crate::ledger::genesis::{Allocation, Founder, Genesis};
