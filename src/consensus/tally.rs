@@ -24,6 +24,11 @@ impl Tally {
         true
     }
 
+    /// Counts weight again that counts already: a planted fault.
+    pub(super) fn add_again(&mut self, weight: u64) {
+        self.weight += weight;
+    }
+
     /// Weight of the voters counted.
     pub(super) fn weight(&self) -> u64 {
         self.weight

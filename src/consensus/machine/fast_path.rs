@@ -4,8 +4,10 @@ use super::Machine;
 use super::admission::output_of;
 use super::era::Ballot;
 use super::pulls::Want;
+use super::weights::tally_once;
 use crate::consensus::host::Host;
 use crate::consensus::output::{Notice, Output, Record, Target};
+use crate::consensus::planted::Bug;
 use crate::consensus::stream::Insertion;
 use crate::consensus::verify::BATCH_VOTES_MAX;
 use crate::primitives::certificate::Certificate;
@@ -41,16 +43,16 @@ impl Machine {
     /// Prepares a transaction; whether it was prepared just now.
     fn prepare(&mut self, host: &mut dyn Host, transaction: &SharedTransaction) -> bool {
         let id = transaction.id();
-        let may_vote = host.params().fast_path && self.started && self.signs().is_some() && !self.era.frozen;
+        let may_vote = host.params().fast_path && self.started && self.signs().is_some() && self.is_voting_open();
         let voted = self.era.ballots.get(&id).is_some_and(|ballot| ballot.prepared);
         if !may_vote || voted || transaction.body().kind != TransactionKind::Payment {
             return false;
         }
         let free = |outpoint| self.era.locks.get(&outpoint).is_none_or(|holder| *holder == id);
-        if !transaction.spends().all(free) {
+        if !transaction.spends().all(free) && !self.has_bug(Bug::NoInputLock) {
             return false;
         }
-        if self.era.bytes + transaction.size() > host.params().era_bytes {
+        if self.era.bytes + transaction.size() > host.params().era_bytes && !self.has_bug(Bug::NoBudget) {
             return false;
         }
         let Ok(fee) = self.check_for_vote(host, transaction) else { return false };
@@ -88,6 +90,9 @@ impl Machine {
     fn fits_budget(&mut self, host: &dyn Host, transaction: &SharedTransaction, fee: u64) -> bool {
         let (size, signatures) = (transaction.size(), signature_count(transaction));
         let params = host.params();
+        if self.has_bug(Bug::NoBudget) {
+            return true;
+        }
         if self.era.bytes + size > params.era_bytes
             || self.era.signatures + signatures > params.era_signatures
         {
@@ -177,15 +182,15 @@ impl Machine {
 
     /// Adds a batch to the tallies and acts on quorums.
     pub(super) fn count(&mut self, host: &mut dyn Host, batch: &VoteBatch, source: Option<PeerId>) {
-        let weight = self.context.committee.weight(batch.voter);
-        let quorum = self.context.committee.quorum();
+        let (weight, quorum) = (self.weight(batch.voter), self.quorum());
+        let again = self.has_bug(Bug::VoterCountedTwice);
         let (mut certified, mut decided, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
         for txid in &batch.prepares {
             let ballot = self.era.ballots.entry(*txid).or_insert_with(|| {
                 fresh.push(*txid);
                 Ballot::default()
             });
-            ballot.prepare.add(batch.voter, weight);
+            tally_once(&mut ballot.prepare, batch.voter, weight, again);
             if !ballot.certified && ballot.prepare.weight() >= quorum {
                 ballot.certified = true;
                 certified.push(*txid);
@@ -196,7 +201,7 @@ impl Machine {
                 fresh.push(*txid);
                 Ballot::default()
             });
-            ballot.commit.add(batch.voter, weight);
+            tally_once(&mut ballot.commit, batch.voter, weight, again);
             if !ballot.is_final && ballot.commit.weight() >= quorum {
                 ballot.is_final = true;
                 decided.push(*txid);
@@ -252,6 +257,9 @@ impl Machine {
     fn on_certified(&mut self, host: &mut dyn Host, txid: Txid) {
         self.mark(host, &txid, TxStatus::Certified);
         self.notice(Notice::Certified { txid });
+        if self.has_bug(Bug::FinalAtPrepareQuorum) {
+            self.on_final(host, txid);
+        }
         if let Some(transaction) = self.find_body(host, &txid) {
             self.on_certified_body(host, &transaction);
         }
@@ -292,7 +300,7 @@ impl Machine {
             .heard
             .iter()
             .filter(|voter| ended(voter))
-            .map(|v| self.context.committee.weight(*v))
+            .map(|voter| self.weight(*voter))
             .sum();
         weight >= self.context.committee.honest_weight()
     }
@@ -312,7 +320,7 @@ impl Machine {
     /// Commit-votes; whether it did so just now.
     fn commit_vote(&mut self, host: &dyn Host, txid: Txid) -> bool {
         let certified = self.era.ballots.get(&txid).is_some_and(|ballot| ballot.certified);
-        let may_vote = self.started && self.signs().is_some() && !self.era.frozen;
+        let may_vote = self.started && self.signs().is_some() && self.is_voting_open();
         if !may_vote || !certified || self.era.commit_voted.contains(&txid) {
             return false;
         }
@@ -325,7 +333,7 @@ impl Machine {
         let parent_ready = |outpoint: OutPoint| {
             host.utxo(&outpoint).is_some() || self.era.commit_voted.contains(&outpoint.txid)
         };
-        if !transaction.spends().all(parent_ready) {
+        if !transaction.spends().all(parent_ready) && !self.has_bug(Bug::ParentsIgnored) {
             return false;
         }
         let conflict = |outpoint| self.era.commit_spends.get(&outpoint).filter(|by| **by != txid).copied();
@@ -355,14 +363,15 @@ impl Machine {
         let txid = certificate.txid;
         self.pulls.done(Want::Certificate(txid));
         // Asked for only: a certificate for something nobody voted for is no news worth keeping.
+        let (committee, quorum) = (Arc::clone(&self.context.committee), self.quorum());
         let Some(ballot) = self.era.ballots.get_mut(&txid) else { return };
         if certificate.phase != Phase::Prepare || ballot.certified {
             return;
         }
         for proof in &certificate.proofs {
-            ballot.prepare.add(proof.voter, self.context.committee.weight(proof.voter));
+            ballot.prepare.add(proof.voter, committee.weight(proof.voter));
         }
-        ballot.certified = ballot.prepare.weight() >= self.context.committee.quorum();
+        ballot.certified = ballot.prepare.weight() >= quorum;
         if ballot.certified {
             self.era.certificates.insert(txid, certificate);
             self.era.unlogged_certificates.insert(txid);
@@ -459,7 +468,7 @@ impl Machine {
         for txid in batch.prepares.iter().chain(&batch.commits) {
             self.persist_body(host, txid);
         }
-        if !batch.commits.is_empty() {
+        if !batch.commits.is_empty() && !self.has_bug(Bug::UnloggedCertificate) {
             for supporting in std::mem::take(&mut self.era.unlogged_batches) {
                 self.persist(Record::PeerBatch((*supporting).clone()));
             }

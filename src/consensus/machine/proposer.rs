@@ -70,9 +70,9 @@ impl Machine {
             .committee
             .indices()
             .filter(complete)
-            .map(|voter| self.context.committee.weight(voter))
+            .map(|voter| self.weight(voter))
             .sum();
-        if weight < self.context.committee.quorum() {
+        if weight < self.quorum() {
             return false;
         }
         let now_us = self.now.monotonic_us;
@@ -203,12 +203,8 @@ impl Machine {
         let mut selection = Selection::default();
         // Lemma 1: certified transactions never conflict, so nothing is left out unless more than a
         // third of the weight is faulty; and protocol §5 makes them fit.
-        selection.add_with_children(
-            host,
-            &bodies,
-            &Room { bytes: u64::MAX, signatures: u64::MAX },
-            self.context.height,
-        );
+        let room = Room { bytes: self.room_at_most(host, u64::MAX), signatures: u64::MAX };
+        selection.add_with_children(host, &bodies, &room, self.context.height);
         selection
     }
 
@@ -230,7 +226,8 @@ impl Machine {
         // Losers of a conflict come last: they fit only where the winner itself did not.
         let (winners, losers): (Vec<_>, Vec<_>) = pending.iter().partition(wins);
         let bytes_max = params.block_bytes_max.saturating_sub(crate::primitives::params::BLOCK_RESERVE_BYTES);
-        let room = Room { bytes: bytes_max, signatures: params.block_signatures_max };
+        let bytes = self.room_at_most(host, bytes_max);
+        let room = Room { bytes, signatures: params.block_signatures_max };
         for group in [winners, losers] {
             selection.add_with_children(host, group, &room, self.context.height);
         }

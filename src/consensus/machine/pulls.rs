@@ -87,6 +87,11 @@ impl Pulls {
         self.pulls.contains_key(&want)
     }
 
+    /// How many are under way.
+    pub(super) fn len(&self) -> usize {
+        self.pulls.len()
+    }
+
     /// Drops all of them.
     pub(super) fn clear(&mut self) {
         self.pulls.clear();
