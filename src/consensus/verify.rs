@@ -10,7 +10,7 @@ use crate::primitives::block::{Block, Outline, last_commit_root, tx_root};
 use crate::primitives::certificate::{CertificateError, Qc};
 use crate::primitives::committee::{Committee, VoterIndex};
 use crate::primitives::hash::{BlockId, ChainId, EraTag, era_tag};
-use crate::primitives::keys::{SignatureCheck, verify_batch};
+use crate::primitives::keys::{Checker, SignatureCheck, verify_batch};
 use crate::primitives::message::{Message, Proposal};
 use crate::primitives::transaction::{SharedTransaction, Transaction};
 use crate::primitives::vote::{Step, VoteBatch};
@@ -65,9 +65,6 @@ pub enum Fault {
     #[error("{0}: {1}")]
     Malformed(&'static str, &'static str),
 }
-
-/// How signatures are checked: [`verify_batch`], or a fake one in simulations.
-pub type Checker<'a> = &'a dyn Fn(&[SignatureCheck]) -> Vec<bool>;
 
 /// Most votes of one phase in a batch; above it the batch is malformed.
 pub const BATCH_VOTES_MAX: usize = 16_384;

@@ -5,7 +5,7 @@
 //! Absent: reading the file itself; the caller hands over its text and its name for messages.
 
 use crate::ledger::apply::State;
-use crate::ledger::registry::{Entry, Registry, Tier};
+use crate::ledger::registry::{Entry, Registry};
 use crate::ledger::set_hash::SetHash;
 use crate::primitives::address::Address;
 use crate::primitives::amount::Amount;
@@ -17,6 +17,7 @@ use crate::primitives::encoding::{Decode, Encode, encode};
 use crate::primitives::hash::{BlockId, ChainId, Domain, KeyHash, MasternodeId, hash};
 use crate::primitives::keys::PublicKey;
 use crate::primitives::params::Params;
+use crate::primitives::tier::Tier;
 use crate::primitives::transaction::{OutPoint, TxOutput, Utxo};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -4,7 +4,6 @@
 use crate::ledger::Ledger;
 use crate::ledger::apply::{BlockDiff, BlockError, Contents, outcome, valid_block};
 use crate::ledger::genesis::{Allocation, Founder, Genesis};
-use crate::ledger::registry::Tier;
 use crate::ledger::validate::{BodyError, Rules, check_body, check_payment};
 use crate::primitives::amount::Amount;
 use crate::primitives::block::Block;
@@ -14,6 +13,7 @@ use crate::primitives::hash::{ChainId, KeyHash, MasternodeId, Txid, era_tag};
 use crate::primitives::keys::SecretKey;
 use crate::primitives::params::Params;
 use crate::primitives::rejection::Rejection;
+use crate::primitives::tier::Tier;
 use crate::primitives::transaction::{
     OutPoint, SealedTransaction, SharedTransaction, Transaction, TransactionKind, TxInput, TxOutput, Utxo,
 };

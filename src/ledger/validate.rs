@@ -43,9 +43,8 @@ pub fn stateless_ok(params: &Params, transaction: &SealedTransaction) -> Result<
     }
     match body.kind {
         TransactionKind::Payment if body.payload.is_empty() => {}
-        TransactionKind::Payment => {
-            return Err(Rejection::UnexpectedPayload { bytes: body.payload.len() });
-        }
+        // Nothing but payments can be in a block yet.
+        _ => return Err(Rejection::UnexpectedPayload { bytes: body.payload.len() }),
     }
     if body.inputs.is_empty() {
         return Err(Rejection::NoInputs);

@@ -3,7 +3,6 @@
 use crate::config::{BootstrapPeer, Config};
 use crate::consensus::output::Record;
 use crate::ledger::genesis::{Allocation, Founder, Genesis};
-use crate::ledger::registry::Tier;
 use crate::node::handle::{NodeHandle, SubmitError};
 use crate::node::journal::Journal;
 use crate::node::start::{NodeError, NodeOptions, start};
@@ -13,6 +12,7 @@ use crate::primitives::hash::{BlockId, EraTag, Hash, Txid};
 use crate::primitives::keys::{SecretKey, Signature};
 use crate::primitives::params::Params;
 use crate::primitives::rejection::Rejection;
+use crate::primitives::tier::Tier;
 use crate::primitives::transaction::{Transaction, TxOutput, TxStatus};
 use crate::primitives::vote::{Step, Vote};
 use crate::telemetry::snapshot::NodeState;

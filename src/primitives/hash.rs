@@ -21,6 +21,8 @@ impl Domain {
     pub const NODE: Self = Self("timecoin masternode v1 merkle node");
     pub const TXID: Self = Self("timecoin masternode v1 transaction id");
     pub const SPEND: Self = Self("timecoin masternode v1 spend authorisation");
+    pub const AUTHORISATION: Self = Self("timecoin masternode v1 authorisation");
+    pub const LOCK: Self = Self("timecoin masternode v1 lock key");
     pub const COINBASE: Self = Self("timecoin masternode v1 coinbase");
     pub const BLOCK: Self = Self("timecoin masternode v1 block id");
     pub const LAST_COMMIT: Self = Self("timecoin masternode v1 last commit");
@@ -29,6 +31,7 @@ impl Domain {
     pub const UTXO_SET: Self = Self("timecoin masternode v1 utxo set");
     pub const REGISTRY: Self = Self("timecoin masternode v1 registry");
     pub const COMMITTEE: Self = Self("timecoin masternode v1 committee");
+    pub const MEMBER: Self = Self("timecoin masternode v1 committee member");
     pub const PARAMS: Self = Self("timecoin masternode v1 parameters");
     pub const GENESIS: Self = Self("timecoin masternode v1 genesis");
     pub const PEER: Self = Self("timecoin masternode v1 peer identity");

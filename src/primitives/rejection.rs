@@ -1,6 +1,7 @@
 //! Why a transaction is refused, in words for the person who sent it.
 
 use crate::primitives::amount::Amount;
+use crate::primitives::evidence::NoOffence;
 use crate::primitives::hash::Txid;
 use crate::primitives::transaction::OutPoint;
 
@@ -18,6 +19,12 @@ pub enum Rejection {
     Oversized { size: u64, max: u64 },
     #[error("a payment carries no payload, this one has {bytes} bytes")]
     UnexpectedPayload { bytes: usize },
+    #[error("the payload is not what its kind demands: {reason}")]
+    MalformedPayload { reason: String },
+    #[error("a transaction of this kind moves no money: leave inputs and outputs empty")]
+    UnexpectedMoney,
+    #[error("the evidence proves no offence: {reason}")]
+    NoOffence { reason: NoOffence },
     #[error("input {outpoint} appears more than once")]
     DuplicateInput { outpoint: OutPoint },
     #[error("output {index} has value zero")]
@@ -66,6 +73,9 @@ impl Rejection {
             Self::NoOutputs => "no-outputs",
             Self::Oversized { .. } => "oversized",
             Self::UnexpectedPayload { .. } => "unexpected-payload",
+            Self::MalformedPayload { .. } => "malformed-payload",
+            Self::UnexpectedMoney => "unexpected-money",
+            Self::NoOffence { .. } => "no-offence",
             Self::DuplicateInput { .. } => "duplicate-input",
             Self::ZeroOutput { .. } => "zero-output",
             Self::DustOutput { .. } => "dust-output",

@@ -4,6 +4,8 @@ use crate::primitives::amount::Amount;
 use crate::primitives::encoding::{Decode, Encode, encode};
 use crate::primitives::hash::{ChainId, Domain, Hash, KeyHash, Txid, hash};
 use crate::primitives::keys::{PublicKey, SecretKey, Signature, SignatureCheck};
+use crate::primitives::rejection::Rejection;
+use crate::primitives::special::Special;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -39,12 +41,23 @@ pub struct Utxo {
     pub height: u64,
 }
 
-/// What a transaction does. Only payments exist so far; they may use the fast path.
+/// What a transaction does. Payments may use the fast path; every other kind changes the registry,
+/// carries a [`Special`] as its payload and takes effect by block only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TransactionKind {
     /// Moves money.
     Payment,
+    /// Registers a masternode.
+    Register,
+    /// Changes keys, payout or endpoint of a masternode.
+    Update,
+    /// Takes a masternode out of the committee.
+    Unbond,
+    /// Lets a masternode vote again.
+    Resume,
+    /// Proves that a masternode signed what excludes each other.
+    Evidence,
 }
 
 /// One spent output with the authorisation to spend it.
@@ -76,11 +89,11 @@ pub struct Transaction {
     pub kind: TransactionKind,
     /// Last height at which it may be included.
     pub expiry: u64,
-    /// What it spends, at least one.
+    /// What it spends: at least one for payments and registrations, none for the other kinds.
     pub inputs: Vec<TxInput>,
-    /// What it makes, at least one.
+    /// What it makes: as with inputs.
     pub outputs: Vec<TxOutput>,
-    /// Free bytes; empty for payments.
+    /// The encoding of a [`Special`]'s value; empty for payments.
     pub payload: Vec<u8>,
 }
 
@@ -111,14 +124,19 @@ impl Transaction {
         }
     }
 
-    /// The signatures to verify before the transaction may be used.
+    /// The signatures to verify before the transaction may be used: one an input, then those of a
+    /// special transaction. One whose payload cannot be read has none of the latter; it is refused for
+    /// its form.
     #[must_use]
     pub fn signature_checks(&self, chain: ChainId) -> Vec<SignatureCheck> {
         let digest = self.spend_digest(chain);
-        self.inputs
-            .iter()
-            .map(|input| SignatureCheck { key: input.public_key, digest, signature: input.signature })
-            .collect()
+        let of_input =
+            |input: &TxInput| SignatureCheck { key: input.public_key, digest, signature: input.signature };
+        let mut checks: Vec<SignatureCheck> = self.inputs.iter().map(of_input).collect();
+        if let Ok(Some(special)) = Special::of(self) {
+            checks.extend(special.checks(self.authorisation_digest(chain, &special)).unwrap_or_default());
+        }
+        checks
     }
 }
 
@@ -129,6 +147,8 @@ pub struct SealedTransaction {
     id: Txid,
     size: u32,
     body: Transaction,
+    special: Result<Option<Special>, Rejection>,
+    lock_keys: Vec<OutPoint>,
 }
 
 /// A sealed transaction shared between pool, machine and block.
@@ -140,7 +160,12 @@ impl SealedTransaction {
     pub fn new(body: Transaction) -> SharedTransaction {
         let bytes = encode(&body);
         let id = Txid(hash(Domain::TXID, &[&bytes]));
-        Arc::new(Self { id, size: u32::try_from(bytes.len()).unwrap_or(u32::MAX), body })
+        let special = Special::of(&body);
+        let lock_keys = match &special {
+            Ok(Some(special)) => special.lock_keys(),
+            _ => Vec::new(),
+        };
+        Arc::new(Self { id, size: u32::try_from(bytes.len()).unwrap_or(u32::MAX), body, special, lock_keys })
     }
 
     /// Its identity.
@@ -159,6 +184,20 @@ impl SealedTransaction {
     #[must_use]
     pub fn body(&self) -> &Transaction {
         &self.body
+    }
+
+    /// What it does besides moving money; `None` for a payment.
+    ///
+    /// # Errors
+    /// [`Rejection::MalformedPayload`] when the payload is not what its kind demands.
+    pub fn special(&self) -> Result<Option<&Special>, &Rejection> {
+        self.special.as_ref().map(Option::as_ref)
+    }
+
+    /// Everything no other transaction of the same block may claim: the outputs it spends and, for a
+    /// special transaction, its [`Special::lock_keys`].
+    pub fn claims(&self) -> impl Iterator<Item = OutPoint> + '_ {
+        self.spends().chain(self.lock_keys.iter().copied())
     }
 
     /// The outputs it spends.

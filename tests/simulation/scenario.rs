@@ -5,7 +5,7 @@
 use crate::random::Random;
 use masternode::consensus::planted::Bug;
 use masternode::consensus::timing::Timing;
-use masternode::ledger::registry::Tier;
+use masternode::primitives::tier::Tier;
 
 /// Microseconds in a millisecond.
 pub const MS: u64 = 1000;

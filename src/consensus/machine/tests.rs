@@ -4,13 +4,13 @@
 use super::*;
 use crate::ledger::Ledger;
 use crate::ledger::genesis::{Allocation, Founder, Genesis};
-use crate::ledger::registry::Tier;
 use crate::node::host::ChainHost;
 use crate::pool::{Pool, PoolLimits};
 use crate::primitives::amount::Amount;
 use crate::primitives::chain::NetworkKind;
 use crate::primitives::keys::{PublicKey, SecretKey};
 use crate::primitives::params::Params;
+use crate::primitives::tier::Tier;
 use crate::primitives::transaction::{
     OutPoint, SealedTransaction, TRANSACTION_VERSION, Transaction, TransactionKind, TxInput, TxOutput,
 };

@@ -5,11 +5,11 @@
 
 use masternode::config::{BootstrapPeer, CONFIG_FILE_NAME, Config};
 use masternode::ledger::genesis::{Allocation, Founder, Genesis, GenesisError};
-use masternode::ledger::registry::Tier;
 use masternode::primitives::amount::Amount;
 use masternode::primitives::chain::NetworkKind;
 use masternode::primitives::keys::SecretKey;
 use masternode::primitives::params::{BLOCK_RESERVE_BYTES, Params};
+use masternode::primitives::tier::Tier;
 use masternode::wallet::keystore::{self, KeystoreError};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
