@@ -63,7 +63,7 @@ impl Actor {
             connected: BTreeSet::new(),
             pulls: BTreeMap::new(),
             wake_us: None,
-            liar: (role == Role::Liar).then(|| Liar::new(random.fork(2))),
+            liar: (role == Role::Liar).then(|| Liar::new(random.fork(2), scenario.withhold)),
             shown: u64::MAX,
             effects: 0,
             acting_in: None,

@@ -139,8 +139,9 @@ impl World {
                 self.oracle.coverage.pulled_blocks += u64::from(grown);
                 Ok(())
             }
-            Err(fault) if self.scenario.honest(from) => self
-                .tolerate(broken("accused", format!("node {from} is honest and served a block: {fault}"))),
+            Err(fault) if self.scenario.honest(from) => {
+                self.tolerate(broken("accused", format!("node {from} is honest and served a block: {fault}")))
+            }
             Err(_) => {
                 self.oracle.coverage.refused_messages += 1;
                 Ok(())
@@ -485,13 +486,14 @@ impl World {
 
     fn transmit(&mut self, actor: usize, to: &[usize], packet: Packet) {
         let packet = Rc::new(packet);
+        let kind = packet.held();
         let from = self.actors[actor].address;
         for node in to {
             for receiver in 0..self.actors.len() {
                 if self.actors[receiver].address != *node {
                     continue;
                 }
-                for delay in self.network.copies(from, *node) {
+                for delay in self.network.copies(from, *node, kind) {
                     let event = Event::Deliver { actor: receiver, from, packet: Rc::clone(&packet) };
                     self.at(self.at_us + delay, event);
                 }

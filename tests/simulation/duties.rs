@@ -99,8 +99,9 @@ pub fn check_memory(actor: &Actor, params: &Params) -> Result<(), Broken> {
     ];
     match bounds.into_iter().find(|(_, held, most)| held > most) {
         None => Ok(()),
-        Some((what, held, most)) => {
-            broken("memory", format!("node {} holds {held} {what}, at most {most} are allowed", actor.address))
-        }
+        Some((what, held, most)) => broken(
+            "memory",
+            format!("node {} holds {held} {what}, at most {most} are allowed", actor.address),
+        ),
     }
 }

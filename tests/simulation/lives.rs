@@ -14,8 +14,7 @@ impl World {
     /// Whether the process dies before this effect.
     pub fn crash_strikes(&mut self, actor: usize, next: &Output) -> bool {
         let state = &mut self.actors[actor];
-        let counts =
-            matches!(next, Output::Persist { .. } | Output::Send { .. } | Output::Committed { .. });
+        let counts = matches!(next, Output::Persist { .. } | Output::Send { .. } | Output::Committed { .. });
         if !state.role.is_honest() || !counts {
             return false;
         }
@@ -55,7 +54,11 @@ impl World {
         state.machine = None;
         state.connected.clear();
         let lost = (state.disk.log.len() - state.disk.durable) as u64;
-        let keep = state.disk.durable + usize::try_from(self.random.between(0, lost)).expect("small");
+        let kept = match self.scenario.kept_permille {
+            Some(permille) => lost * permille / 1000,
+            None => self.random.between(0, lost),
+        };
+        let keep = state.disk.durable + usize::try_from(kept).expect("small");
         self.oracle.coverage.torn_logs += u64::from(keep < state.disk.log.len());
         let keep = planted(self.scenario.mutant, keep, state, &mut self.random);
         state.disk.cut(keep);

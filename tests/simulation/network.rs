@@ -1,7 +1,7 @@
 //! The network: which messages arrive, when, and how often. Knows nothing of what they say.
 
 use crate::random::Random;
-use crate::scenario::{Delays, MS, Scenario};
+use crate::scenario::{Delays, Held, MS, Scenario};
 
 /// Links between nodes, one each way.
 pub struct Network {
@@ -10,6 +10,7 @@ pub struct Network {
     drop_permille: u64,
     duplicate_permille: u64,
     straggler_permille: u64,
+    held: Option<Held>,
     /// `cut[from][to]`: nothing gets through.
     cut: Vec<Vec<bool>>,
     /// Nodes cut off from all others.
@@ -25,18 +26,22 @@ impl Network {
             drop_permille: scenario.drop_permille,
             duplicate_permille: scenario.duplicate_permille,
             straggler_permille: scenario.straggler_permille,
+            held: scenario.held,
             cut: vec![vec![false; nodes]; nodes],
             alone: vec![false; nodes],
         }
     }
 
     /// After how many microseconds each copy of a message arrives; empty when it is lost.
-    pub fn copies(&mut self, from: usize, to: usize) -> Vec<u64> {
+    /// `kind` is what a message is if it is of the kinds that may be held back.
+    pub fn copies(&mut self, from: usize, to: usize, kind: Option<Held>) -> Vec<u64> {
         if self.is_blocked(from, to) || self.random.chance(self.drop_permille) {
             return Vec::new();
         }
         let copies = if self.random.chance(self.duplicate_permille) { 2 } else { 1 };
-        (0..copies).map(|_| self.delay()).collect()
+        let held = kind.is_some() && kind == self.held && self.random.chance(600);
+        let extra = if held { self.random.between(100 * MS, 2000 * MS) } else { 0 };
+        (0..copies).map(|_| self.delay() + extra).collect()
     }
 
     fn delay(&mut self) -> u64 {
@@ -93,6 +98,7 @@ impl Network {
         self.alone.fill(false);
         self.delays = Delays::Lan;
         self.straggler_permille = 0;
+        self.held = None;
         self.drop_permille = 0;
         self.duplicate_permille = 0;
     }

@@ -43,7 +43,11 @@ impl Voters {
     }
 
     pub fn weight(self, committee: &Committee) -> u64 {
-        committee.indices().filter(|voter| self.0 >> voter & 1 == 1).map(|voter| committee.weight(voter)).sum()
+        committee
+            .indices()
+            .filter(|voter| self.0 >> voter & 1 == 1)
+            .map(|voter| committee.weight(voter))
+            .sum()
     }
 
     pub fn are_quorum(self, committee: &Committee) -> bool {
@@ -199,11 +203,16 @@ impl Oracle {
         let Some(era) = self.eras.get_mut(&tag) else { return Ok(()) };
         let before = era.union.bytes;
         for txid in commits {
-            let Some(body) = self.bodies.get(txid).filter(|_| era.union.members.insert(*txid)) else { continue };
+            let Some(body) = self.bodies.get(txid).filter(|_| era.union.members.insert(*txid)) else {
+                continue;
+            };
             for outpoint in body.spends() {
                 let first = *era.union.spends.entry(outpoint).or_insert(*txid);
                 if first != *txid {
-                    return broken("union", format!("{first:?} and {txid:?} spend {outpoint}, both commit-voted"));
+                    return broken(
+                        "union",
+                        format!("{first:?} and {txid:?} spend {outpoint}, both commit-voted"),
+                    );
                 }
             }
             era.union.bytes += body.size();
@@ -211,7 +220,10 @@ impl Oracle {
         }
         let (bytes, signatures) = (era.union.bytes, era.union.signatures);
         if bytes > 2 * self.params.era_bytes || signatures > 2 * self.params.era_signatures {
-            return broken("union", format!("{bytes} bytes, {signatures} signatures are commit-voted at {}", era.height));
+            return broken(
+                "union",
+                format!("{bytes} bytes, {signatures} signatures are commit-voted at {}", era.height),
+            );
         }
         let half = self.params.era_bytes / 2;
         if before <= half && bytes > half {

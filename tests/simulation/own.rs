@@ -27,7 +27,7 @@ pub struct Own {
 impl Own {
     /// Whether anything was signed.
     pub fn has_signed(&self) -> bool {
-        !self.stream.is_empty()
+        !self.stream.is_empty() || !self.votes.is_empty()
     }
 
     /// Whether the last batch was sent.

@@ -12,7 +12,12 @@ const SEEDS: u64 = 2000;
 const FOUND_AT: [(Bug, u64); 0] = [];
 
 /// The first seed from `first` on that finds the mutant, with the rule and what broke.
-pub fn find(mutant: Mutant, first: u64, seeds: u64, safety_only: bool) -> Option<(u64, &'static str, String)> {
+pub fn find(
+    mutant: Mutant,
+    first: u64,
+    seeds: u64,
+    safety_only: bool,
+) -> Option<(u64, &'static str, String)> {
     let (next, found) = (AtomicU64::new(first), AtomicU64::new(u64::MAX));
     let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     std::thread::scope(|scope| {
@@ -44,7 +49,8 @@ fn run(seed: u64, mutant: Mutant, safety_only: bool) -> Option<(&'static str, St
 fn must_be_found(bug: Bug) {
     let mutant = Mutant::Machine(bug);
     let recorded = FOUND_AT.iter().find(|(known, _)| *known == bug).map(|(_, seed)| *seed);
-    let found = recorded.and_then(|seed| find(mutant, seed, 1, false)).or_else(|| find(mutant, 0, SEEDS, false));
+    let found =
+        recorded.and_then(|seed| find(mutant, seed, 1, false)).or_else(|| find(mutant, 0, SEEDS, false));
     match found {
         Some((seed, rule, what)) => println!("{bug:?}: seed {seed} breaks `{rule}`: {what}"),
         None => panic!("{bug:?} went unnoticed for {SEEDS} seeds: the simulation proves nothing about it"),
@@ -65,10 +71,16 @@ fn survey() {
     let only = std::env::var("BUG").ok();
     for safety_only in [false, true] {
         for bug in Bug::ALL {
-            if only.as_ref().is_some_and(|only| !only.split(',').any(|name| name == format!("{bug:?}"))) { continue; }
+            if only.as_ref().is_some_and(|only| !only.split(',').any(|name| name == format!("{bug:?}"))) {
+                continue;
+            }
             let start = std::time::Instant::now();
             let found = find(Mutant::Machine(bug), 0, seeds, safety_only);
-            println!("{safety_only} {bug:?} {:.1}s: {}", start.elapsed().as_secs_f64(), found.map_or("NOT FOUND".to_owned(), |(s, r, w)| format!("seed {s} `{r}` {w:.150}")));
+            println!(
+                "{safety_only} {bug:?} {:.1}s: {}",
+                start.elapsed().as_secs_f64(),
+                found.map_or("NOT FOUND".to_owned(), |(s, r, w)| format!("seed {s} `{r}` {w:.150}"))
+            );
         }
     }
 }

@@ -58,6 +58,15 @@ pub enum Delays {
     Wild,
 }
 
+/// What an adversary in the network holds back most of, for up to 2 s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    Batches,
+    Proposals,
+    Prevotes,
+    Precommits,
+}
+
 /// How much is paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
@@ -84,6 +93,7 @@ pub struct Scenario {
     pub delays: Delays,
     /// How many of 1000 messages take up to 5 s.
     pub straggler_permille: u64,
+    pub held: Option<Held>,
     pub drop_permille: u64,
     pub duplicate_permille: u64,
     /// How many partitions come and go.
@@ -96,6 +106,10 @@ pub struct Scenario {
     pub crash_delicate_permille: u64,
     /// A crash of this node before the effect with this number.
     pub crash_at: Option<(usize, u64)>,
+    /// How many of 1000 records that were not synced survive a crash; by chance when not set.
+    pub kept_permille: Option<u64>,
+    /// Whether all liars withhold votes.
+    pub withhold: bool,
     /// Whether a node that a withheld quorum was shown to crashes right after.
     pub crash_favourites: bool,
     /// Whether all validators are stopped at once in the middle.
@@ -107,6 +121,8 @@ pub struct Scenario {
     /// Whether monotonic clocks run at different speeds.
     pub uneven_clocks: bool,
     pub payments: usize,
+    /// So many of the transactions made are handed in.
+    pub payments_kept: usize,
     /// When faults stop, in simulated microseconds.
     pub calm_at_us: u64,
     /// Whether Byzantine validators go on when other faults stop.
@@ -152,6 +168,19 @@ impl Scenario {
             timing: timing(&mut random),
             delays: *random.pick(&[Delays::Lan, Delays::Lan, Delays::Wan, Delays::Wan, Delays::Wild]),
             straggler_permille: *random.pick(&[0, 5, 20, 80]),
+            held: *random.pick(&[
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                Some(Held::Batches),
+                Some(Held::Proposals),
+                Some(Held::Prevotes),
+                Some(Held::Precommits),
+                Some(Held::Precommits),
+            ]),
             drop_permille: *random.pick(&[0, 0, 20, 50, 100, 300]),
             duplicate_permille: *random.pick(&[0, 30, 150]),
             partitions: *random.pick(&[0, 0, 1, 2, 3]),
@@ -160,12 +189,15 @@ impl Scenario {
             crash_permille: *random.pick(&[1, 3, 10]),
             crash_delicate_permille: *random.pick(&[10, 40, 100]),
             crash_at: random.chance(200).then(|| (*random.pick(&honest), random.below(400))),
+            kept_permille: None,
+            withhold: false,
             crash_favourites: random.chance(500),
             blackout: crashing && random.chance(250),
             late,
             clock_jumps: *random.pick(&[0, 0, 0, 1, 3]),
             uneven_clocks: random.chance(200),
             payments: if load == Load::Full { 120 } else { light },
+            payments_kept: usize::MAX,
             calm_at_us,
             liars_go_on: random.chance(500),
             lingers: random.chance(150),

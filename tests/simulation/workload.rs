@@ -91,7 +91,11 @@ impl Workload {
                 _ => maker.invalid(at_us, &nodes),
             }
         }
-        maker.made
+        let mut made = maker.made;
+        made.plan.truncate(scenario.payments_kept);
+        let handed_in = |txid: &Txid| made.plan.iter().any(|planned| planned.transaction.id() == *txid);
+        made.order.retain(handed_in);
+        made
     }
 }
 

@@ -7,7 +7,7 @@ use crate::coverage::Coverage;
 use crate::network::Network;
 use crate::oracle::{Broken, Oracle, broken};
 use crate::random::Random;
-use crate::scenario::{MS, Role, Scenario};
+use crate::scenario::{Held, MS, Role, Scenario};
 use crate::trace::Trace;
 use crate::workload::Workload;
 use masternode::consensus::input::Input;
@@ -18,6 +18,7 @@ use masternode::primitives::hash::{Domain, EraTag, Txid, hash};
 use masternode::primitives::keys::PublicKey;
 use masternode::primitives::message::{Message, PeerId};
 use masternode::primitives::transaction::SharedTransaction;
+use masternode::primitives::vote::Step;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::rc::Rc;
@@ -38,6 +39,21 @@ pub enum Packet {
     Transaction(SharedTransaction),
     Pull { height: u64 },
     Decided { block: Arc<Block>, qc: Qc },
+}
+
+impl Packet {
+    /// Its kind, if it is one that may be held back.
+    pub fn held(&self) -> Option<Held> {
+        match self {
+            Self::Message(Message::VoteBatch(_)) => Some(Held::Batches),
+            Self::Message(Message::Proposal(_)) => Some(Held::Proposals),
+            Self::Message(Message::Vote(vote)) => Some(match vote.step {
+                Step::Prevote => Held::Prevotes,
+                Step::Precommit => Held::Precommits,
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// What happens at a time.
@@ -87,7 +103,8 @@ pub struct Outcome {
     pub trace_hash: u64,
     pub story: String,
     pub broken: Option<Broken>,
-    pub simulated_us: u64,
+    /// Effects of each node that follows the rules.
+    pub effects: Vec<u64>,
 }
 
 /// A run.
@@ -126,8 +143,14 @@ impl World {
             trace_hash: world.trace.hash(),
             story,
             broken: result.err(),
-            simulated_us: world.at_us,
+            effects: world.effects(),
         }
+    }
+
+    fn effects(&self) -> Vec<u64> {
+        let effects =
+            |node| self.actors.iter().filter(move |actor| actor.address == node).map(|actor| actor.effects);
+        (0..self.scenario.nodes()).map(|node| effects(node).sum()).collect()
     }
 
     fn new(scenario: Scenario, in_words: bool) -> Self {

@@ -43,7 +43,8 @@ impl Machine {
     /// Prepares a transaction; whether it was prepared just now.
     fn prepare(&mut self, host: &mut dyn Host, transaction: &SharedTransaction) -> bool {
         let id = transaction.id();
-        let may_vote = host.params().fast_path && self.started && self.signs().is_some() && self.is_voting_open();
+        let may_vote =
+            host.params().fast_path && self.started && self.signs().is_some() && self.is_voting_open();
         let voted = self.era.ballots.get(&id).is_some_and(|ballot| ballot.prepared);
         if !may_vote || voted || transaction.body().kind != TransactionKind::Payment {
             return false;
@@ -295,13 +296,8 @@ impl Machine {
                     .get(usize::from(*voter))
                     .is_some_and(super::super::stream::Stream::has_ended)
         };
-        let weight: u64 = self
-            .era
-            .heard
-            .iter()
-            .filter(|voter| ended(voter))
-            .map(|voter| self.weight(*voter))
-            .sum();
+        let weight: u64 =
+            self.era.heard.iter().filter(|voter| ended(voter)).map(|voter| self.weight(*voter)).sum();
         weight >= self.context.committee.honest_weight()
     }
 

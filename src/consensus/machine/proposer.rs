@@ -65,13 +65,8 @@ impl Machine {
         let complete = |voter: &u16| {
             self.era.streams.get(usize::from(*voter)).is_some_and(super::super::stream::Stream::is_complete)
         };
-        let weight: u64 = self
-            .context
-            .committee
-            .indices()
-            .filter(complete)
-            .map(|voter| self.weight(voter))
-            .sum();
+        let weight: u64 =
+            self.context.committee.indices().filter(complete).map(|voter| self.weight(voter)).sum();
         if weight < self.quorum() {
             return false;
         }

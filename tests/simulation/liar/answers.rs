@@ -79,23 +79,34 @@ impl Liar {
         let round = self.top_round;
         let signature = scene.key.sign(&Default::default());
         let era_tag = self.era;
-        lies.push((target, match self.random.below(4) {
-            0 => Message::Vote(Vote { era_tag, round, step: Step::Precommit, block, voter, signature }),
-            1 => {
-                let prepares = scene.payments.to_vec();
-                let (sequence, last, commits) = (0, true, Vec::new());
-                Message::VoteBatch(VoteBatch { era_tag, voter, sequence, last, prepares, commits, signature })
-            }
-            2 => {
-                let Some((_, qc)) = self.light_pol(scene, u32::MAX) else { return };
-                Message::Pol { era_tag, qc }
-            }
-            _ => {
-                let Some((_, qc)) = self.light_pol(scene, u32::MAX) else { return };
-                let qc = Qc { step: Step::Precommit, ..qc };
-                Message::Commit { height: scene.context.height, qc }
-            }
-        }));
+        lies.push((
+            target,
+            match self.random.below(4) {
+                0 => Message::Vote(Vote { era_tag, round, step: Step::Precommit, block, voter, signature }),
+                1 => {
+                    let prepares = scene.payments.to_vec();
+                    let (sequence, last, commits) = (0, true, Vec::new());
+                    Message::VoteBatch(VoteBatch {
+                        era_tag,
+                        voter,
+                        sequence,
+                        last,
+                        prepares,
+                        commits,
+                        signature,
+                    })
+                }
+                2 => {
+                    let Some((_, qc)) = self.light_pol(scene, u32::MAX) else { return };
+                    Message::Pol { era_tag, qc }
+                }
+                _ => {
+                    let Some((_, qc)) = self.light_pol(scene, u32::MAX) else { return };
+                    let qc = Qc { step: Step::Precommit, ..qc };
+                    Message::Commit { height: scene.context.height, qc }
+                }
+            },
+        ));
     }
 }
 

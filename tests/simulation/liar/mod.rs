@@ -87,8 +87,9 @@ pub struct Liar {
 }
 
 impl Liar {
-    pub fn new(mut random: Random) -> Self {
-        let style = *random.pick(&[
+    /// `withholds` settles its style.
+    pub fn new(mut random: Random, withholds: bool) -> Self {
+        let drawn = *random.pick(&[
             Style::Everything,
             Style::Split,
             Style::Split,
@@ -96,6 +97,7 @@ impl Liar {
             Style::Withhold,
             Style::Withhold,
         ]);
+        let style = if withholds { Style::Withhold } else { drawn };
         Self {
             random,
             style,
@@ -144,7 +146,7 @@ impl Liar {
     pub fn tick(&mut self, scene: &Scene<'_>) -> Vec<(usize, Message)> {
         let Some(me) = scene.context.committee.index_of(&scene.key.public()) else { return Vec::new() };
         if self.era != scene.context.era_tag {
-            let fresh = Self::new(self.random.fork(1));
+            let fresh = Self::new(self.random.fork(1), false);
             *self = Self {
                 era: scene.context.era_tag,
                 style: self.style,
@@ -236,8 +238,7 @@ impl Liar {
         commits: Vec<Txid>,
     ) -> VoteBatch {
         let signature = Signature([0; 64]);
-        let mut batch =
-            VoteBatch { era_tag: self.era, voter, sequence, last, prepares, commits, signature };
+        let mut batch = VoteBatch { era_tag: self.era, voter, sequence, last, prepares, commits, signature };
         batch.signature = scene.key.sign(&batch.digest());
         batch
     }
