@@ -1,5 +1,6 @@
 //! What comes out of the machine, to be executed in order.
 
+use crate::light::claim::FinalityClaim;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::{Certificate, Qc};
@@ -61,8 +62,8 @@ pub enum Output {
     /// [`Input::Decided`](crate::consensus::input::Input::Decided). Repeated while behind: the driver
     /// ignores it while a pull of the same height from the same peer is under way.
     PullBlock { peer: PeerId, height: u64 },
-    /// `txid` is final: a quorum of the era commit-voted it.
-    Final { height: u64, txid: Txid },
+    /// `txid` is final: a quorum of the era commit-voted it, with what proves it to others.
+    Final { height: u64, txid: Txid, claim: FinalityClaim },
     /// The block is decided and already applied to the host's state; its `Decided` record precedes
     /// this output. From now on messages are checked against the next era.
     Committed { block: Arc<Block>, qc: Qc },

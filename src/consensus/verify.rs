@@ -6,7 +6,7 @@
 use crate::consensus::host::Tip;
 use crate::consensus::input::Verified;
 use crate::consensus::planted::{Bug, Planted};
-use crate::primitives::block::{Block, Outline, last_commit_root, tx_root};
+use crate::primitives::block::{Block, Header, Outline, last_commit_root, tx_root};
 use crate::primitives::certificate::{CertificateError, Qc};
 use crate::primitives::committee::{Committee, VoterIndex};
 use crate::primitives::hash::{BlockId, ChainId, EraTag, era_tag};
@@ -29,6 +29,8 @@ pub struct EraContext {
     pub committee: Arc<Committee>,
     /// Id of the block before.
     pub previous: BlockId,
+    /// Header of the block before: what finality proofs of this era rest on.
+    pub header: Arc<Header>,
     /// Era tag and committee of the block before; `None` at height 1.
     pub previous_era: Option<(EraTag, Arc<Committee>)>,
     /// The fault planted in the machine, in tests of the tests.
@@ -47,6 +49,7 @@ impl EraContext {
             era_tag: era_tag(chain, tip.height + 1, tip.block),
             committee: Arc::clone(&tip.next_committee),
             previous: tip.block,
+            header: Arc::clone(&tip.header),
             previous_era,
             planted: Planted::default(),
         }

@@ -6,7 +6,7 @@ use crate::primitives::block::Header;
 use crate::primitives::committee::Committee;
 use crate::primitives::hash::Txid;
 use crate::primitives::merkle::Phase;
-use crate::primitives::transaction::SealedTransaction;
+use crate::primitives::transaction::SharedTransaction;
 use crate::primitives::vote::VoteBatch;
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub struct FinalityClaim {
     /// The payment.
     pub txid: Txid,
+    /// Its body, if the node held it when it became final.
+    pub transaction: Option<SharedTransaction>,
     /// Header of the block before the era.
     pub header: Arc<Header>,
     /// Committee of the era.
@@ -24,13 +26,11 @@ pub struct FinalityClaim {
 }
 
 impl FinalityClaim {
-    /// The proof for others, with as few votes as make a quorum; `transaction` is the body of the payment.
-    /// `None` when it is another transaction or the batches are no quorum. Cost: hashes the batches.
+    /// The proof for others, with as few votes as make a quorum; `None` without the body, with that of
+    /// another transaction, or when the batches are no quorum. Cost: hashes the batches it takes.
     #[must_use]
-    pub fn proof(&self, transaction: &SealedTransaction) -> Option<FinalityProof> {
-        if transaction.id() != self.txid {
-            return None;
-        }
+    pub fn proof(&self) -> Option<FinalityProof> {
+        let transaction = self.transaction.as_ref().filter(|transaction| transaction.id() == self.txid)?;
         let voters = self.batches.iter().map(|batch| batch.voter);
         let chosen = fewest(&self.committee, voters, self.committee.quorum())?;
         let votes = chosen.iter().map(|voter| {

@@ -361,7 +361,7 @@ impl Hub {
         let mut final_height = 0;
         for output in outputs {
             match output {
-                Output::Final { height, txid } => {
+                Output::Final { height, txid, .. } => {
                     final_height = *height;
                     finals.push(*txid);
                 }

@@ -84,21 +84,18 @@ fn batch(header: &Header, committee: &Committee, voter: u16, others: u8) -> Arc<
 fn claim(header: &Header, committee: &Committee, others: u8) -> FinalityClaim {
     FinalityClaim {
         txid: transaction().id(),
+        transaction: Some(SealedTransaction::new(transaction())),
         header: Arc::new(header.clone()),
         committee: Arc::new(committee.clone()),
         batches: committee.indices().map(|voter| batch(header, committee, voter, others)).collect(),
     }
 }
 
-fn payment() -> Arc<SealedTransaction> {
-    SealedTransaction::new(transaction())
-}
-
 /// Header 5 under members 1 to 5, and a payment final in era 6 by votes in batches of five to seven.
 fn sample() -> (Header, FinalityProof) {
     let voters = committee(1..=5);
     let header = header(5, [&voters, &voters], &[]);
-    let proof = claim(&header, &voters, 4).proof(&payment()).unwrap();
+    let proof = claim(&header, &voters, 4).proof().unwrap();
     (header, proof)
 }
 
@@ -125,7 +122,7 @@ fn trusted(header: &Header) -> TrustedHeader {
 fn finality_bundle() -> (TrustedHeader, ProofBundle) {
     let (old, new) = (committee(1..=4), committee(2..=5));
     let (start, end) = (header(2, [&old, &old], &[]), header(9, [&new, &new], &[]));
-    let proof = claim(&end, &new, 2).proof(&payment()).unwrap();
+    let proof = claim(&end, &new, 2).proof().unwrap();
     let links = vec![link(&end, &new, &old)];
     (trusted(&start), ProofBundle::new(chain(), Some(start), links, Proof::Finality(Box::new(proof))))
 }
@@ -205,10 +202,12 @@ fn a_proof_holds_as_few_votes_as_make_a_quorum_and_each_of_them_counts() {
         batches: claim(&header, &voters, 4).batches[..4].to_vec(),
         ..claim(&header, &voters, 4)
     };
-    assert!(few.proof(&payment()).is_none(), "weights 1 to 4 are no quorum");
+    assert!(few.proof().is_none(), "weights 1 to 4 are no quorum");
     let mut other = transaction();
     other.expiry += 1;
-    assert!(claim(&header, &voters, 4).proof(&SealedTransaction::new(other)).is_none());
+    let transaction = Some(SealedTransaction::new(other));
+    assert!(FinalityClaim { transaction, ..claim(&header, &voters, 4) }.proof().is_none());
+    assert!(FinalityClaim { transaction: None, ..claim(&header, &voters, 4) }.proof().is_none());
 }
 
 /// The proof of these voters, whether they are a quorum or not.
@@ -249,7 +248,7 @@ fn another_committee_era_chain_or_phase_proves_nothing() {
     let (known, proof) = sample();
     let strangers = committee(2..=6);
     let other = header(5, [&strangers, &strangers], &[]);
-    let foreign = claim(&other, &strangers, 4).proof(&payment()).unwrap();
+    let foreign = claim(&other, &strangers, 4).proof().unwrap();
     assert!(verify(&foreign, &other).is_ok());
     assert!(matches!(verify(&foreign, &known), Err(ProofError::OtherHeader { .. })));
     let grafted = FinalityProof { header: known.clone(), ..foreign };
@@ -270,7 +269,7 @@ fn another_committee_era_chain_or_phase_proves_nothing() {
         swapped.signature = key_of(&voters, swapped.voter).sign(&swapped.digest());
         *batch = Arc::new(swapped);
     }
-    assert!(prepared.proof(&payment()).is_none(), "prepares are no commits");
+    assert!(prepared.proof().is_none(), "prepares are no commits");
 }
 
 #[test]
@@ -485,7 +484,7 @@ fn proof_bytes(size: u8, prepares: u64, commits: u64) -> usize {
         large.signature = key_of(&voters, large.voter).sign(&large.digest());
         *batch = Arc::new(large);
     }
-    let proof = claim.proof(&payment()).unwrap();
+    let proof = claim.proof().unwrap();
     assert!(verify(&proof, &header).is_ok());
     encode(&proof).len()
 }
@@ -516,7 +515,7 @@ proptest! {
         let weight: u64 = chosen.iter().map(|voter| voters.weight(*voter)).sum();
         let whole = claim(&header, &voters, others);
         let batches = chosen.iter().map(|voter| Arc::clone(&whole.batches[usize::from(*voter)])).collect();
-        let proof = FinalityClaim { batches, ..whole }.proof(&payment());
+        let proof = FinalityClaim { batches, ..whole }.proof();
         prop_assert_eq!(proof.is_some(), weight >= voters.quorum());
         if let Some(proof) = proof {
             prop_assert!(verify(&proof, &header).is_ok());

@@ -29,6 +29,7 @@ mod network;
 mod oracle;
 mod own;
 mod planted;
+mod proofs;
 mod random;
 mod scenario;
 mod special;

@@ -26,6 +26,8 @@ pub(super) struct Ballot {
     pub(super) certified: bool,
     /// A quorum commit-voted it.
     pub(super) is_final: bool,
+    /// The batch each Commit vote came in, until the payment is told to be final.
+    pub(super) commit_batches: Vec<Arc<VoteBatch>>,
 }
 
 /// Token bucket over bytes: spreads an era's budget over the era (protocol §5, pacing).

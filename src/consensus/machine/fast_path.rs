@@ -10,6 +10,7 @@ use crate::consensus::output::{Notice, Output, Record, Target};
 use crate::consensus::planted::Bug;
 use crate::consensus::stream::Insertion;
 use crate::consensus::verify::BATCH_VOTES_MAX;
+use crate::light::claim::FinalityClaim;
 use crate::primitives::certificate::Certificate;
 use crate::primitives::committee::VoterIndex;
 use crate::primitives::hash::Txid;
@@ -182,7 +183,7 @@ impl Machine {
     }
 
     /// Adds a batch to the tallies and acts on quorums.
-    pub(super) fn count(&mut self, host: &mut dyn Host, batch: &VoteBatch, source: Option<PeerId>) {
+    pub(super) fn count(&mut self, host: &mut dyn Host, batch: &Arc<VoteBatch>, source: Option<PeerId>) {
         let (weight, quorum) = (self.weight(batch.voter), self.quorum());
         let again = self.has_bug(Bug::VoterCountedTwice);
         let (mut certified, mut decided, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
@@ -202,7 +203,9 @@ impl Machine {
                 fresh.push(*txid);
                 Ballot::default()
             });
-            tally_once(&mut ballot.commit, batch.voter, weight, again);
+            if tally_once(&mut ballot.commit, batch.voter, weight, again) && !ballot.is_final {
+                ballot.commit_batches.push(Arc::clone(batch));
+            }
             if !ballot.is_final && ballot.commit.weight() >= quorum {
                 ballot.is_final = true;
                 decided.push(*txid);
@@ -276,8 +279,22 @@ impl Machine {
     fn on_final(&mut self, host: &mut dyn Host, txid: Txid) {
         self.mark(host, &txid, TxStatus::Final);
         if !self.replaying {
-            self.outputs.push(Output::Final { height: self.context.height, txid });
+            self.announce_final(host, txid);
         }
+    }
+
+    /// Tells that a payment is final, with the batches that made it so.
+    pub(super) fn announce_final(&mut self, host: &dyn Host, txid: Txid) {
+        let transaction = self.find_body(host, &txid);
+        let ballot = self.era.ballots.get_mut(&txid);
+        let claim = FinalityClaim {
+            txid,
+            transaction,
+            header: Arc::clone(&self.context.header),
+            committee: Arc::clone(&self.context.committee),
+            batches: ballot.map(|ballot| std::mem::take(&mut ballot.commit_batches)).unwrap_or_default(),
+        };
+        self.outputs.push(Output::Final { height: self.context.height, txid, claim });
     }
 
     /// A vote of `voter` was seen in this era; freezes once the voters known to be frozen carry weight

@@ -283,7 +283,7 @@ impl Machine {
         self.timers.status = Some(self.now.monotonic_us);
         self.readmit_bodies(host);
         self.send_own_again();
-        self.announce_finals();
+        self.announce_finals(host);
         if self.era.frozen {
             self.resume_round();
         } else {

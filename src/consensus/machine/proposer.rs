@@ -44,6 +44,9 @@ impl Machine {
         if !mine || proposed || self.checkpoint.build_failed == Some(round) {
             return false;
         }
+        if !self.has_heard_of_locks() {
+            return false;
+        }
         if let Some((block, valid_round, pol)) = self.checkpoint.valid.clone() {
             let Some(outline) = self.checkpoint.candidates.get(&block).map(|known| known.outline.clone())
             else {
@@ -54,6 +57,40 @@ impl Machine {
             return true;
         }
         self.is_ready(host) && self.build_and_propose(host)
+    }
+
+    /// `heard_locks()`: whether the highest lock of any honest validator is known here. Each sends the
+    /// prevote quorum it is locked on when it enters a round; a proposal made before these arrive may be
+    /// one that a validator locked later refuses, and hostile votes can repeat that round after round.
+    fn has_heard_of_locks(&mut self) -> bool {
+        let (round, quorum) = (self.checkpoint.round, self.quorum());
+        let valid_round = self.checkpoint.valid.as_ref().map(|(_, valid_round, _)| *valid_round);
+        if round == 0 || valid_round == Some(round - 1) {
+            return true;
+        }
+        let now_us = self.now.monotonic_us;
+        let grace_ends = self.checkpoint.round_started_us.saturating_add(self.timing.grace_us);
+        // A quorum known of whose block is still pulled.
+        let later = |(number, known): (u32, &crate::consensus::rounds::Round)| {
+            valid_round.is_none_or(|valid| number > valid)
+                && number < round
+                && !known.pol_used
+                && known.polled(quorum).flatten().is_some()
+        };
+        let pulling = self.checkpoint.rounds.iter().any(later);
+        let due = if pulling { self.backing_deadline() } else { grace_ends };
+        if now_us < due {
+            self.timers.build = Some(due);
+        }
+        now_us >= due
+    }
+
+    /// Until when a proposer waits for what it pulls: half of the proposal time.
+    fn backing_deadline(&self) -> u64 {
+        let round = u64::from(self.checkpoint.round);
+        let propose_us =
+            self.timing.propose_us.saturating_add(round.saturating_mul(self.timing.propose_step_us));
+        self.checkpoint.round_started_us.saturating_add(propose_us / 2)
     }
 
     /// `ready()`: the streams of all voters heard from are complete and carry a quorum, or those of a
@@ -84,10 +121,7 @@ impl Machine {
     /// missing, for at most half the proposal time, and looks again each tick.
     fn commit_votes_are_backed(&mut self, host: &dyn Host) -> bool {
         let now_us = self.now.monotonic_us;
-        let round = u64::from(self.checkpoint.round);
-        let propose_us =
-            self.timing.propose_us.saturating_add(round.saturating_mul(self.timing.propose_step_us));
-        let deadline = self.checkpoint.round_started_us.saturating_add(propose_us / 2);
+        let deadline = self.backing_deadline();
         if now_us >= deadline {
             return true;
         }

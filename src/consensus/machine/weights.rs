@@ -52,10 +52,11 @@ impl Machine {
     }
 }
 
-/// Counts a voter in a tally: once, however often it votes.
-pub(super) fn tally_once(tally: &mut Tally, voter: VoterIndex, weight: u64, again: bool) {
+/// Counts a voter in a tally; whether it was new. `again` is the fault of counting repeated votes.
+pub(super) fn tally_once(tally: &mut Tally, voter: VoterIndex, weight: u64, again: bool) -> bool {
     let new = tally.add(voter, weight);
     if again && !new {
         tally.add_again(weight);
     }
+    new
 }
