@@ -1,7 +1,7 @@
 //! Faults that can be planted in a machine, to prove that the simulation finds them (protocol §12).
 //!
 //! Planting needs the feature `planted-bugs`, which only this package's own tests switch on. Without it
-//! the answer to "is it planted?" is the constant `false` and no branch of a fault is compiled.
+//! the answer to "is it planted?" is the constant `false`, so that no branch of a fault is left.
 
 /// One fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub enum Bug {
     NoBudget,
     /// A block takes up fewer certified payments than an era may have.
     SmallBlocks,
+    /// A proposer of a later round does not wait to hear of locks.
+    ProposesAtOnce,
     /// A vote is sent before it is in the log.
     SendsBeforeLogging,
     /// What proves a certificate is not in the log when its commit vote is sent.
@@ -53,7 +55,7 @@ pub enum Bug {
 #[cfg(feature = "planted-bugs")]
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::ForgottenLock,
         Self::VotesAfterLast,
         Self::RoundsBeforeLast,
@@ -68,6 +70,7 @@ impl Bug {
         Self::FinalAtPrepareQuorum,
         Self::NoBudget,
         Self::SmallBlocks,
+        Self::ProposesAtOnce,
         Self::SendsBeforeLogging,
         Self::UnloggedCertificate,
         Self::RestartForgetsLock,

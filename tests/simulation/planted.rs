@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const SEEDS: u64 = 2000;
 
 /// Where each fault was found last: tried first, to save time. The search goes on from there.
-const FOUND_AT: [(Bug, u64); 0] = [];
+const FOUND_AT: [(Bug, u64); 3] =
+    [(Bug::ForgottenLock, 12), (Bug::NoSubsetRule, 9), (Bug::ProposesAtOnce, 45)];
 
 /// The first seed from `first` on that finds the mutant, with the rule and what broke.
 pub fn find(
@@ -52,7 +53,7 @@ fn must_be_found(bug: Bug) {
     let found =
         recorded.and_then(|seed| find(mutant, seed, 1, false)).or_else(|| find(mutant, 0, SEEDS, false));
     match found {
-        Some((seed, rule, what)) => println!("{bug:?}: seed {seed} breaks `{rule}`: {what}"),
+        Some((seed, rule, what)) => println!("{bug:?}: seed {seed} breaks `{rule}`: {what:.200}"),
         None => panic!("{bug:?} went unnoticed for {SEEDS} seeds: the simulation proves nothing about it"),
     }
 }
@@ -64,23 +65,21 @@ fn each_planted_bug_is_found() {
     }
 }
 
+/// What only the rules over single validators and the log can see: no run was found in which it leads
+/// to a conflict or a standstill.
+const SEEN_BY_BOOKKEEPING: [Bug; 5] = [
+    Bug::ForgottenLock,
+    Bug::ParentsIgnored,
+    Bug::UnloggedCertificate,
+    Bug::RestartForgetsLock,
+    Bug::RestartForgetsCommits,
+];
+
 #[test]
-#[ignore]
-fn survey() {
-    let seeds = crate::setting("MASTERNODE_SIM_SEEDS").unwrap_or(SEEDS);
-    let only = std::env::var("BUG").ok();
-    for safety_only in [false, true] {
-        for bug in Bug::ALL {
-            if only.as_ref().is_some_and(|only| !only.split(',').any(|name| name == format!("{bug:?}"))) {
-                continue;
-            }
-            let start = std::time::Instant::now();
-            let found = find(Mutant::Machine(bug), 0, seeds, safety_only);
-            println!(
-                "{safety_only} {bug:?} {:.1}s: {}",
-                start.elapsed().as_secs_f64(),
-                found.map_or("NOT FOUND".to_owned(), |(s, r, w)| format!("seed {s} `{r}` {w:.150}"))
-            );
-        }
+fn most_planted_bugs_lead_to_a_conflict_or_a_standstill() {
+    for bug in Bug::ALL.into_iter().filter(|bug| !SEEN_BY_BOOKKEEPING.contains(bug)) {
+        let (seed, rule, _) =
+            find(Mutant::Machine(bug), 0, SEEDS, true).expect("a breach of safety or liveness");
+        println!("{bug:?}: seed {seed} breaks `{rule}`");
     }
 }
