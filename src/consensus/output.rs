@@ -1,5 +1,6 @@
 //! What comes out of the machine, to be executed in order.
 
+use crate::consensus::cause::{Absence, Gap, OwnAbsence, StallReason};
 use crate::light::claim::FinalityClaim;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{Block, Outline};
@@ -94,10 +95,28 @@ pub enum Notice {
     Proposed { height: u64, round: u32, block: BlockId, transactions: u32, own: bool },
     /// A proposal was not prevoted, with the reason.
     ProposalRefused { height: u64, round: u32, reason: String },
-    /// A step of a round ended by its timer; `missing` are voters not heard from in that step.
-    TimedOut { height: u64, round: u32, step: Option<Step>, missing: Vec<u16> },
-    /// A precommit for a block already decided: it was late.
-    LatePrecommit { height: u64, voter: u16 },
+    /// A step of a round ended by its timer or does not end; `step` is `None` while proposing.
+    RoundStalled {
+        height: u64,
+        round: u32,
+        step: Option<Step>,
+        reason: StallReason,
+        /// Whom nothing was heard of in this step, with the cause.
+        missing: Vec<(u16, Absence)>,
+        /// Weight heard in this step.
+        heard: u64,
+        quorum: u64,
+    },
+    /// A height is decided: members without a precommit for its block that is known here, and why this
+    /// node itself, a member, has none. Comes before [`Output::Committed`].
+    Attendance { height: u64, absent: Vec<(u16, Absence)>, own: Option<OwnAbsence> },
+    /// This node signed a vote at a moment of the monotonic clock; comes after the vote.
+    Cast { height: u64, round: u32, step: Step, block: Option<BlockId>, at_us: u64 },
+    /// Payments of the block that ends the era for which this node did not vote: how many by cause, and
+    /// one of each.
+    PaymentVotesMissed { height: u64, prepares: Vec<(Gap, u32, Txid)>, commits: Vec<(Gap, u32, Txid)> },
+    /// A precommit for a block decided here `late_us` microseconds before.
+    LatePrecommit { height: u64, voter: u16, late_us: u64 },
     /// Two messages that exclude each other carry the same valid signature.
     Equivocation { voter: u16, what: &'static str },
 }

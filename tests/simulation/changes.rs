@@ -86,7 +86,7 @@ impl Change {
             Self::NoFastPath => scenario.fast_path = false,
             Self::FullLoad => (scenario.load, scenario.payments) = (Load::Full, 120),
             Self::Withhold => {
-                (scenario.withhold, scenario.crash_favourites, scenario.crashes) = (true, true, 8)
+                (scenario.withhold, scenario.crash_favourites, scenario.crashes) = (true, true, 8);
             }
             Self::RestartAll => scenario.blackout = true,
             Self::NoLoss => scenario.drop_permille = 0,

@@ -5,6 +5,7 @@ use super::admission::output_of;
 use super::era::Ballot;
 use super::pulls::Want;
 use super::weights::tally_once;
+use crate::consensus::cause::Gap;
 use crate::consensus::host::Host;
 use crate::consensus::output::{Notice, Output, Record, Target};
 use crate::consensus::planted::Bug;
@@ -44,21 +45,13 @@ impl Machine {
     /// Prepares a transaction; whether it was prepared just now.
     fn prepare(&mut self, host: &mut dyn Host, transaction: &SharedTransaction) -> bool {
         let id = transaction.id();
-        let may_vote =
-            host.params().fast_path && self.started && self.signs().is_some() && self.is_voting_open();
+        let may_vote = host.params().fast_path && self.started && self.signs().is_some();
         let voted = self.era.ballots.get(&id).is_some_and(|ballot| ballot.prepared);
         if !may_vote || voted || transaction.body().kind != TransactionKind::Payment {
             return false;
         }
-        let free = |outpoint| self.era.locks.get(&outpoint).is_none_or(|holder| *holder == id);
-        if !transaction.spends().all(free) && !self.has_bug(Bug::NoInputLock) {
-            return false;
-        }
-        if self.era.bytes + transaction.size() > host.params().era_bytes && !self.has_bug(Bug::NoBudget) {
-            return false;
-        }
-        let Ok(fee) = self.check_for_vote(host, transaction) else { return false };
-        if !self.fits_budget(host, transaction, fee.units()) {
+        if let Err(gap) = self.may_prepare(host, transaction) {
+            self.era.gaps.not_prepared(id, gap);
             return false;
         }
         self.lock(transaction);
@@ -66,6 +59,23 @@ impl Machine {
         host.pin(&id);
         self.mark(host, &id, TxStatus::Prepared);
         true
+    }
+
+    /// What a Prepare requires of this era; takes from the pacing bucket last.
+    fn may_prepare(&mut self, host: &dyn Host, transaction: &SharedTransaction) -> Result<(), Gap> {
+        let id = transaction.id();
+        if !self.is_voting_open() {
+            return Err(Gap::Frozen);
+        }
+        let free = |outpoint| self.era.locks.get(&outpoint).is_none_or(|holder| *holder == id);
+        if !transaction.spends().all(free) && !self.has_bug(Bug::NoInputLock) {
+            return Err(Gap::Conflict);
+        }
+        if self.era.bytes + transaction.size() > host.params().era_bytes && !self.has_bug(Bug::NoBudget) {
+            return Err(Gap::Budget);
+        }
+        let fee = self.check_for_vote(host, transaction).map_err(|reason| Gap::of_rejection(&reason))?;
+        self.fits_budget(host, transaction, fee.units())
     }
 
     /// Everything a Prepare requires of amounts, keys and inputs: an input is in the ledger, or made by
@@ -89,24 +99,24 @@ impl Machine {
 
     /// The era's budget and its pacing (protocol §5). What the pacing holds back is tried again at
     /// each tick, highest fee rate first.
-    fn fits_budget(&mut self, host: &dyn Host, transaction: &SharedTransaction, fee: u64) -> bool {
+    fn fits_budget(&mut self, host: &dyn Host, transaction: &SharedTransaction, fee: u64) -> Result<(), Gap> {
         let (size, signatures) = (transaction.size(), signature_count(transaction));
         let params = host.params();
         if self.has_bug(Bug::NoBudget) {
-            return true;
+            return Ok(());
         }
         if self.era.bytes + size > params.era_bytes
             || self.era.signatures + signatures > params.era_signatures
         {
-            return false;
+            return Err(Gap::Budget);
         }
         let key = (Reverse(fee_rate(fee, size)), transaction.id());
         if self.era.bucket.take(size, self.now.monotonic_us) {
             self.era.paced.remove(&key);
-            return true;
+            return Ok(());
         }
         self.era.paced.insert(key);
-        false
+        Err(Gap::Paced)
     }
 
     /// Takes the locks of a transaction this node votes for and keeps its body.
@@ -333,11 +343,16 @@ impl Machine {
     /// Commit-votes; whether it did so just now.
     fn commit_vote(&mut self, host: &dyn Host, txid: Txid) -> bool {
         let certified = self.era.ballots.get(&txid).is_some_and(|ballot| ballot.certified);
-        let may_vote = self.started && self.signs().is_some() && self.is_voting_open();
+        let may_vote = self.started && self.signs().is_some();
         if !may_vote || !certified || self.era.commit_voted.contains(&txid) {
             return false;
         }
+        if !self.is_voting_open() {
+            self.era.gaps.not_commit_voted(txid, Gap::Frozen);
+            return false;
+        }
         let Some(transaction) = self.find_body(host, &txid) else {
+            self.era.gaps.not_commit_voted(txid, Gap::NoBody);
             let now_us = self.now.monotonic_us;
             self.pulls.want(Want::Body(txid), None, now_us);
             return false;
@@ -347,6 +362,7 @@ impl Machine {
             host.utxo(&outpoint).is_some() || self.era.commit_voted.contains(&outpoint.txid)
         };
         if !transaction.spends().all(parent_ready) && !self.has_bug(Bug::ParentsIgnored) {
+            self.era.gaps.not_commit_voted(txid, Gap::Parent);
             return false;
         }
         let conflict = |outpoint| self.era.commit_spends.get(&outpoint).filter(|by| **by != txid).copied();

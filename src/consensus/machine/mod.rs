@@ -7,11 +7,13 @@
 
 mod admission;
 pub mod audit;
+mod causes;
 mod checkpoint;
 mod commit;
 mod era;
 mod exchange;
 mod fast_path;
+mod gaps;
 mod peers;
 mod proposer;
 mod pulls;
@@ -36,6 +38,7 @@ use crate::primitives::hash::{BlockId, EraTag, Txid};
 use crate::primitives::keys::Signature;
 use crate::primitives::message::{Message, PeerId};
 use crate::primitives::transaction::SharedTransaction;
+use causes::Watch;
 use era::Era;
 use peers::{FutureMessages, Peers};
 use pulls::Pulls;
@@ -89,6 +92,7 @@ struct Checkpoint {
     build_failed: Option<u32>,
     /// When the proposer last looked whether everything commit-voted is backed.
     backing_checked_us: Option<u64>,
+    watch: Watch,
 }
 
 impl Default for Checkpoint {
@@ -103,6 +107,7 @@ impl Default for Checkpoint {
             candidates: BTreeMap::new(),
             build_failed: None,
             backing_checked_us: None,
+            watch: Watch::default(),
         }
     }
 }
@@ -131,6 +136,8 @@ struct LastCommit {
     block: Option<Arc<Block>>,
     round: u32,
     votes: BTreeMap<VoterIndex, Signature>,
+    /// When it was decided here, on the monotonic clock; 0 in an earlier life.
+    decided_us: u64,
 }
 
 /// What the machine is doing, for people.
@@ -211,7 +218,7 @@ impl Machine {
                 self.offer_pending(host, peer);
             }
             Input::PeerDown { peer } => {
-                self.peers.down(&peer);
+                self.peers.down(&peer, self.now.monotonic_us);
                 self.future.forget(&peer);
             }
         }

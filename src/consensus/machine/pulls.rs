@@ -92,6 +92,11 @@ impl Pulls {
         self.pulls.len()
     }
 
+    /// Whom it was asked of last.
+    pub(super) fn asked_of(&self, want: Want) -> Option<PeerId> {
+        self.pulls.get(&want).filter(|pull| pull.asked)?.peer
+    }
+
     /// Drops all of them.
     pub(super) fn clear(&mut self) {
         self.pulls.clear();

@@ -1,6 +1,7 @@
 //! The hub driven by outputs as the machine makes them.
 
 use super::*;
+use crate::consensus::output::Notice;
 use crate::light::claim::FinalityClaim;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{HEADER_VERSION, Header};
@@ -10,9 +11,12 @@ use crate::primitives::keys::{SecretKey, Signature};
 use crate::primitives::transaction::{
     SealedTransaction, SharedTransaction, TRANSACTION_VERSION, Transaction, TransactionKind, TxStatus,
 };
+use crate::primitives::vote::Step;
 use crate::telemetry::snapshot::{
     ChainInfo, PeerInfo, PeersInfo, PoolEntryInfo, PoolInfo, RejectionInfo, SignMark,
 };
+
+mod causes;
 
 const NAMES: [&str; 4] = ["alpha", "bravo", "charlie", "delta"];
 
