@@ -169,10 +169,7 @@ fn equal_seeds_give_equal_runs() {
 /// The seed at which a planted fault breaks one of the rules, and which.
 fn found(mutant: Mutant, rules: &[&str]) -> (u64, &'static str) {
     for seed in 0..MUTANT_SEEDS {
-        // Machines that notice stop and say so; here the question is what they could not prevent.
-        let safety_only = mutant == Mutant::TooManyByzantine;
-        let scenario = Scenario { safety_only, ..Scenario::of(seed, mutant) };
-        if let Some(broken) = World::run(scenario, false).broken
+        if let Some(broken) = run(seed, mutant).broken
             && rules.contains(&broken.rule)
         {
             println!("{mutant:?}: seed {seed} breaks `{}`: {}", broken.rule, broken.what);

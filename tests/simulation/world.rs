@@ -7,7 +7,7 @@ use crate::coverage::Coverage;
 use crate::network::Network;
 use crate::oracle::{Broken, Oracle, broken};
 use crate::random::Random;
-use crate::scenario::{Held, MS, Role, Scenario};
+use crate::scenario::{Held, MS, Mutant, Role, Scenario};
 use crate::trace::Trace;
 use crate::workload::Workload;
 use masternode::consensus::input::Input;
@@ -241,6 +241,10 @@ impl World {
         self.relink()?;
         while let Some(Reverse(Queued { at_us, event, .. })) = self.queue.pop() {
             self.at_us = self.at_us.max(at_us);
+            if self.scenario.mutant == Mutant::TooManyByzantine && self.calm {
+                // Nothing is owed any more.
+                return Ok(());
+            }
             if self.at_us > self.scenario.calm_at_us + SETTLE_MAX_US {
                 return self.unsettled();
             }
