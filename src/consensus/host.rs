@@ -9,6 +9,8 @@ use crate::primitives::block::{Block, Header};
 use crate::primitives::certificate::Qc;
 use crate::primitives::committee::Committee;
 use crate::primitives::hash::{BlockId, ChainId, MasternodeId, Txid};
+use crate::primitives::keys::PublicKey;
+use crate::primitives::masternode::MasternodeStatus;
 use crate::primitives::params::Params;
 use crate::primitives::rejection::Rejection;
 use crate::primitives::transaction::{OutPoint, SealedTransaction, SharedTransaction, TxStatus, Utxo};
@@ -35,6 +37,29 @@ pub struct Tip {
     pub next_committee: Arc<Committee>,
 }
 
+/// A registered masternode as the machine sees it, after the tip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Its identity.
+    pub id: MasternodeId,
+    /// Its name.
+    pub name: String,
+    /// The key it votes with.
+    pub vote_key: PublicKey,
+    /// Keys it no longer votes with and still answers for.
+    pub former_keys: Vec<PublicKey>,
+    /// How it stands.
+    pub status: MasternodeStatus,
+    /// Number of its last change; the next one carries one more.
+    pub sequence: u64,
+    /// Height and nonce of its last `Resume`.
+    pub resumed: Option<(u64, [u8; 32])>,
+    /// Its locked output.
+    pub collateral: OutPoint,
+    /// Its voting weight when it is in the committee.
+    pub weight: u64,
+}
+
 /// Why a block is not valid, naming the rule and the values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -54,9 +79,16 @@ pub trait Host {
     /// An unspent output of the state after the tip.
     fn utxo(&self, outpoint: &OutPoint) -> Option<Utxo>;
 
-    /// Checks everything about a payment but its signatures, for a block of `tip().height + 1`, with
-    /// inputs resolved by `resolve`; returns its fee.
-    fn check_payment(
+    /// The masternode with this identity, whatever its status.
+    fn registered(&self, id: &MasternodeId) -> Option<Registered>;
+
+    /// The masternode that votes with this key, whatever its status.
+    fn masternode_of(&self, vote_key: &PublicKey) -> Option<Registered>;
+
+    /// Checks everything about a transaction but its signatures, for a block of `tip().height + 1`,
+    /// with inputs resolved by `resolve` (in-era parents are payments only); returns its fee, zero for
+    /// kinds that move no money.
+    fn check_transaction(
         &self,
         transaction: &SealedTransaction,
         resolve: &dyn Fn(&OutPoint) -> Option<Utxo>,
@@ -76,7 +108,8 @@ pub trait Host {
     /// those were verified before the block got here.
     fn validate(&self, block: &Block) -> Result<(), BlockFault>;
 
-    /// Applies a decided block: state, pool (included, conflicting and expired transactions leave).
+    /// Applies a decided block: state, pool (included, conflicting and expired transactions leave, and
+    /// special ones that the new registry forbids).
     /// Called once a height with a block that `validate` accepted.
     fn commit(&mut self, block: &Arc<Block>, qc: &Qc) -> Result<(), BlockFault>;
 
@@ -89,10 +122,14 @@ pub trait Host {
     /// Body of a transaction in the pool, orphans included.
     fn body(&self, txid: &Txid) -> Option<SharedTransaction>;
 
+    /// Transactions of the pool that spend `outpoint`, orphans not counted.
+    fn spenders(&self, outpoint: &OutPoint) -> Vec<Txid>;
+
     /// Transactions of the pool that spend an output of `txid`, ascending by id, orphans included.
     fn children(&self, txid: &Txid) -> Vec<SharedTransaction>;
 
-    /// All transactions of the pool, orphans included, highest fee rate first, ties by ascending id.
+    /// All transactions of the pool: special ones, evidence first; payments, highest fee rate first,
+    /// ties by ascending id; orphans.
     fn pending(&self) -> Vec<SharedTransaction>;
 
     /// Keeps a transaction from eviction: this node has voted for it.

@@ -6,6 +6,7 @@ use crate::primitives::amount::Amount;
 use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::{Certificate, Qc};
 use crate::primitives::encoding::{Decode, Encode};
+use crate::primitives::evidence::Evidence;
 use crate::primitives::hash::{BlockId, Txid};
 use crate::primitives::message::{Message, PeerId, Proposal};
 use crate::primitives::rejection::Rejection;
@@ -117,6 +118,6 @@ pub enum Notice {
     PaymentVotesMissed { height: u64, prepares: Vec<(Gap, u32, Txid)>, commits: Vec<(Gap, u32, Txid)> },
     /// A precommit for a block decided here `late_us` microseconds before.
     LatePrecommit { height: u64, voter: u16, late_us: u64 },
-    /// Two messages that exclude each other carry the same valid signature.
-    Equivocation { voter: u16, what: &'static str },
+    /// A masternode signed two things that exclude each other; `name` is its name in the committee.
+    Equivocation { name: String, evidence: Arc<Evidence> },
 }

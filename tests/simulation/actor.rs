@@ -10,11 +10,9 @@ use crate::scenario::{Mutant, Role, Scenario};
 use masternode::consensus::input::Now;
 use masternode::consensus::machine::Machine;
 use masternode::consensus::signer::Signer;
-use masternode::consensus::verify::EraContext;
 use masternode::node::host::ChainHost;
 use masternode::primitives::hash::EraTag;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// One running machine. Twins are two actors at one address.
 pub struct Actor {
@@ -40,8 +38,6 @@ pub struct Actor {
     pub shown: u64,
     /// Effects executed so far, over all lives.
     pub effects: u64,
-    /// The era in which the effects being executed were decided on.
-    pub acting_in: Option<Arc<EraContext>>,
     /// Its monotonic clock minus simulated time, new in each life, and how much of a second of it
     /// passes in a simulated one.
     monotonic_ahead_us: u64,
@@ -66,7 +62,6 @@ impl Actor {
             liar: (role == Role::Liar).then(|| Liar::new(random.fork(2), scenario.withhold)),
             shown: u64::MAX,
             effects: 0,
-            acting_in: None,
             monotonic_ahead_us: random.below(1_000_000),
             monotonic_permille: if scenario.uneven_clocks { random.between(700, 1500) } else { 1000 },
             wall_ahead_ms: 0,

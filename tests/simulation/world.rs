@@ -30,6 +30,9 @@ const SETTLE_MAX_US: u64 = 90_000 * MS;
 /// How long a run goes on to see its pace, in simulated microseconds.
 const LINGER_US: u64 = 9000 * MS;
 
+/// How long a run in which too many are Byzantine goes on after faults stop, to see what is proved.
+const REMORSE_US: u64 = 3000 * MS;
+
 /// Blocks every node must add after faults stop.
 const BLOCKS_AFTER_CALM: u64 = 2;
 
@@ -103,6 +106,8 @@ pub struct Outcome {
     pub trace_hash: u64,
     pub story: String,
     pub broken: Option<Broken>,
+    /// Nodes some honest node holds evidence against.
+    pub proven: BTreeSet<usize>,
     /// Effects of each node that follows the rules.
     pub effects: Vec<u64>,
 }
@@ -125,6 +130,9 @@ pub struct World {
     pub handed_in: BTreeSet<Txid>,
     /// When the honest nodes entered each height.
     pub entered: BTreeMap<u64, BTreeMap<usize, u64>>,
+    /// The first conflict of a run in which too many are Byzantine, and who was proved guilty.
+    pub conflict: Option<Broken>,
+    pub proven: BTreeSet<usize>,
     pub calm: bool,
     finished: bool,
     calm_height: u64,
@@ -142,8 +150,9 @@ impl World {
             coverage: world.oracle.coverage.clone(),
             trace_hash: world.trace.hash(),
             story,
-            broken: result.err(),
             effects: world.effects(),
+            broken: result.err().or(world.conflict),
+            proven: world.proven,
         }
     }
 
@@ -199,6 +208,8 @@ impl World {
             signed: BTreeMap::new(),
             handed_in: BTreeSet::new(),
             entered: BTreeMap::new(),
+            conflict: None,
+            proven: BTreeSet::new(),
             calm: false,
             finished: false,
             calm_height: 0,
@@ -241,14 +252,17 @@ impl World {
         self.relink()?;
         while let Some(Reverse(Queued { at_us, event, .. })) = self.queue.pop() {
             self.at_us = self.at_us.max(at_us);
-            if self.scenario.mutant == Mutant::TooManyByzantine && self.calm {
+            if self.scenario.mutant == Mutant::TooManyByzantine
+                && self.at_us > self.scenario.calm_at_us + REMORSE_US
+            {
                 // Nothing is owed any more.
                 return Ok(());
             }
             if self.at_us > self.scenario.calm_at_us + SETTLE_MAX_US {
                 return self.unsettled();
             }
-            self.happen(event)?;
+            let happened = self.happen(event);
+            self.tolerate(happened)?;
             if self.finished {
                 return Ok(());
             }

@@ -107,6 +107,8 @@ impl Machine {
             self.on_own_proposal_from_elsewhere(&proposal);
             return;
         }
+        self.accuse_of_proposals(proposer, &proposal);
+        self.examine_past_commit(proposal.outline.last_commit.as_ref());
         if let Some(pol) = &proposal.pol {
             self.count_pol(pol);
         }
@@ -126,11 +128,8 @@ impl Machine {
                     own: false,
                 });
             }
-            // Should a quorum vote for it all the same, it is pulled by id.
-            Addition::Conflict => {
-                self.notice(Notice::Equivocation { voter: proposer, what: "two proposals of one round" });
-            }
-            Addition::Known | Addition::Ignored => {}
+            // Should a quorum vote for a second one all the same, it is pulled by id.
+            Addition::Conflict | Addition::Known | Addition::Ignored => {}
         }
         self.hear_round_voter(proposer);
     }
@@ -146,7 +145,7 @@ impl Machine {
     fn add_vote(&mut self, vote: &Vote) {
         let weight = self.weight(vote.voter);
         if self.checkpoint.rounds.add_vote(vote, weight, self.checkpoint.round) == Addition::Conflict {
-            self.notice(Notice::Equivocation { voter: vote.voter, what: "two votes of one round and step" });
+            self.accuse_of_votes(vote);
         }
         self.hear_round_voter(vote.voter);
     }
@@ -215,6 +214,7 @@ impl Machine {
         let id = outline.header.id();
         // Asked for only: candidates are few and must not be crowded out by what nobody voted for.
         if self.pulls.is_wanted(Want::Candidate(id)) {
+            self.examine_past_commit(outline.last_commit.as_ref());
             self.register_candidate(outline);
             self.complete_candidate(host, id, Some(from));
         }

@@ -19,7 +19,7 @@ use crate::primitives::keys::Signature;
 use crate::primitives::merkle::Phase;
 use crate::primitives::message::{Message, PeerId};
 use crate::primitives::rejection::Rejection;
-use crate::primitives::transaction::{OutPoint, SharedTransaction, TransactionKind, TxStatus, Utxo};
+use crate::primitives::transaction::{OutPoint, SharedTransaction, TxStatus, Utxo};
 use crate::primitives::vote::VoteBatch;
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl Machine {
         let id = transaction.id();
         let may_vote = host.params().fast_path && self.started && self.signs().is_some();
         let voted = self.era.ballots.get(&id).is_some_and(|ballot| ballot.prepared);
-        if !may_vote || voted || transaction.body().kind != TransactionKind::Payment {
+        if !may_vote || voted || transaction.is_special() {
             return false;
         }
         if let Err(gap) = self.may_prepare(host, transaction) {
@@ -85,7 +85,7 @@ impl Machine {
         host: &dyn Host,
         transaction: &SharedTransaction,
     ) -> Result<crate::primitives::amount::Amount, Rejection> {
-        host.check_payment(transaction, &|outpoint| {
+        host.check_transaction(transaction, &|outpoint| {
             host.utxo(outpoint).or_else(|| self.open_output(host, outpoint))
         })
     }
@@ -100,7 +100,7 @@ impl Machine {
     /// The era's budget and its pacing (protocol §5). What the pacing holds back is tried again at
     /// each tick, highest fee rate first.
     fn fits_budget(&mut self, host: &dyn Host, transaction: &SharedTransaction, fee: u64) -> Result<(), Gap> {
-        let (size, signatures) = (transaction.size(), signature_count(transaction));
+        let (size, signatures) = (transaction.size(), transaction.signature_count());
         let params = host.params();
         if self.has_bug(Bug::NoBudget) {
             return Ok(());
@@ -126,7 +126,7 @@ impl Machine {
             self.era.locks.insert(outpoint, id);
         }
         self.era.bytes += transaction.size();
-        self.era.signatures += signature_count(transaction);
+        self.era.signatures += transaction.signature_count();
         self.era.ballots.entry(id).or_default().prepared = true;
         self.era.keep_body(transaction);
     }
@@ -159,9 +159,7 @@ impl Machine {
         let Some(stream) = self.era.streams.get_mut(usize::from(batch.voter)) else { return };
         match stream.insert(&batch, votes_max) {
             Insertion::Duplicate | Insertion::Excess => return,
-            Insertion::Equivocation(what) => {
-                self.notice(Notice::Equivocation { voter: batch.voter, what });
-            }
+            Insertion::Equivocation(excluded) => self.accuse_of_batches(&batch, &excluded),
             Insertion::New => {}
         }
         // What is certified already is proven by earlier batches.
@@ -222,6 +220,7 @@ impl Machine {
             }
         }
         self.want_unknown_bodies(host, &fresh, source);
+        self.examine_payment_votes(host, batch, &fresh);
         self.notice(Notice::Votes {
             voter: batch.voter,
             sequence: batch.sequence,
@@ -367,10 +366,7 @@ impl Machine {
         }
         let conflict = |outpoint| self.era.commit_spends.get(&outpoint).filter(|by| **by != txid).copied();
         if let Some(other) = transaction.spends().find_map(conflict) {
-            self.halt(format!(
-                "transactions {other} and {txid} spend the same output and both carry a prepare quorum: more \
-                 than a third of the voting weight is faulty; this node stops voting, compare with other operators"
-            ));
+            self.on_conflicting_certificates(host, &transaction, other);
             return false;
         }
         self.add_commit_vote(&transaction);
@@ -391,6 +387,7 @@ impl Machine {
     pub(super) fn on_certificate(&mut self, host: &mut dyn Host, certificate: Certificate) {
         let txid = certificate.txid;
         self.pulls.done(Want::Certificate(txid));
+        self.examine_certificate(&certificate);
         // Asked for only: a certificate for something nobody voted for is no news worth keeping.
         let (committee, quorum) = (Arc::clone(&self.context.committee), self.quorum());
         let Some(ballot) = self.era.ballots.get_mut(&txid) else { return };
@@ -404,6 +401,7 @@ impl Machine {
         if ballot.certified {
             self.era.certificates.insert(txid, certificate);
             self.era.unlogged_certificates.insert(txid);
+            self.judge_rivals(txid);
             self.on_certified(host, txid);
         }
     }
@@ -541,10 +539,6 @@ impl Machine {
 fn take_front(list: &mut Vec<Txid>) -> Vec<Txid> {
     let rest = list.split_off(list.len().min(BATCH_VOTES_MAX));
     std::mem::replace(list, rest)
-}
-
-fn signature_count(transaction: &SharedTransaction) -> u64 {
-    u64::try_from(transaction.body().inputs.len()).unwrap_or(u64::MAX)
 }
 
 /// Units per 1000 bytes.

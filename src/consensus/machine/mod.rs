@@ -14,6 +14,7 @@ mod era;
 mod exchange;
 mod fast_path;
 mod gaps;
+mod offences;
 mod peers;
 mod proposer;
 mod pulls;
@@ -40,6 +41,7 @@ use crate::primitives::message::{Message, PeerId};
 use crate::primitives::transaction::SharedTransaction;
 use causes::Watch;
 use era::Era;
+use offences::Offences;
 use peers::{FutureMessages, Peers};
 use pulls::Pulls;
 use std::collections::BTreeMap;
@@ -68,6 +70,7 @@ pub struct Machine {
     pulls: Pulls,
     future: FutureMessages,
     timers: Timers,
+    offences: Offences,
 }
 
 /// Where a node is within a round.
@@ -197,6 +200,7 @@ impl Machine {
             pulls: Pulls::default(),
             future: FutureMessages::default(),
             timers: Timers::default(),
+            offences: Offences::at(&host.tip()),
         }
     }
 
@@ -291,6 +295,7 @@ impl Machine {
         self.readmit_bodies(host);
         self.send_own_again();
         self.announce_finals(host);
+        self.tell_untold_offences();
         if self.era.frozen {
             self.resume_round();
         } else {
@@ -308,10 +313,10 @@ impl Machine {
                 return self.dispatch(host, from, message);
             }
             if tag != self.context.era_tag {
-                if self.is_late_precommit(&message, tag) {
+                if self.is_of_last_height(&message, tag) {
                     // Checked in its own era or in the one after, against the committee of its own.
                     if checked_in == tag || checked_in == self.context.era_tag {
-                        self.on_late_precommit(&message);
+                        self.on_late(&message);
                     } else {
                         self.outputs.push(Output::Replay(vec![(from, message)]));
                     }
@@ -411,6 +416,9 @@ fn era_of(message: &Message, context: &EraContext) -> Option<EraTag> {
         Message::Stream(batches) => batches.first().map(|batch| batch.era_tag),
         // A certificate was checked only if it is for the height of the context it was checked in.
         Message::Commit { height, .. } if *height == context.height => Some(context.era_tag),
+        Message::Commit { height, qc } if context.is_fork(*height, qc) => {
+            context.previous_era.as_ref().map(|(tag, _)| *tag)
+        }
         _ => None,
     }
 }

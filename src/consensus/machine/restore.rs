@@ -6,6 +6,7 @@ use super::{Machine, RoundStep};
 use crate::consensus::host::Host;
 use crate::consensus::output::{Record, Target};
 use crate::consensus::planted::Bug;
+use crate::consensus::stream::Insertion;
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::Txid;
@@ -136,7 +137,9 @@ impl Machine {
         let votes_max = self.era.votes_max;
         let batch = Arc::new(batch);
         if let Some(stream) = self.era.streams.get_mut(usize::from(batch.voter)) {
-            stream.insert(&batch, votes_max);
+            if let Insertion::Equivocation(excluded) = stream.insert(&batch, votes_max) {
+                self.accuse_of_batches(&batch, &excluded);
+            }
             self.count(host, &batch, None);
         }
     }
@@ -229,7 +232,7 @@ impl Machine {
     pub(super) fn readmit_bodies(&mut self, host: &mut dyn Host) {
         let bodies: Vec<_> = self.era.bodies.values().cloned().collect();
         for transaction in &bodies {
-            let fee = host.check_payment(transaction, &|outpoint| {
+            let fee = host.check_transaction(transaction, &|outpoint| {
                 let parent = self.era.bodies.get(&outpoint.txid);
                 host.utxo(outpoint)
                     .or_else(|| super::admission::output_of(parent?, outpoint, self.context.height))

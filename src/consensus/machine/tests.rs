@@ -1,6 +1,8 @@
 //! Single rules of the machine, each in the smallest network that shows it. Whole runs under faults are
 //! the simulation's (`tests/simulation`).
 
+mod offences;
+
 use super::*;
 use crate::ledger::Ledger;
 use crate::ledger::genesis::{Allocation, Founder, Genesis};
@@ -63,14 +65,18 @@ struct Node {
 
 impl Node {
     fn new(node: u8) -> Self {
+        let mut node = Self::unstarted(node);
+        node.step(Input::Start);
+        node
+    }
+
+    fn unstarted(node: u8) -> Self {
         let genesis = genesis();
         let pool = Arc::new(Pool::new(PoolLimits::default()));
         let host = ChainHost::new(Arc::new(Ledger::in_memory(&genesis)), pool);
         let signer: Box<dyn Signer> = Box::new(vote_key(node));
         let machine = Machine::new(Some(signer), Timing::of(NetworkKind::Devnet), &host);
-        let mut started = Self { machine, host, now_us: MS };
-        started.step(Input::Start);
-        started
+        Self { machine, host, now_us: MS }
     }
 
     fn step(&mut self, input: Input) -> Vec<Output> {

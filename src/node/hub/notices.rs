@@ -119,9 +119,9 @@ impl Hub {
             Notice::LatePrecommit { height, voter, late_us } => {
                 self.metrics.late_precommit(*height, *voter, *late_us);
             }
-            Notice::Equivocation { voter, what } => {
-                let text = format!("{} signed two {what} that exclude each other", name(*voter));
-                self.alert_standing(now, &text);
+            Notice::Equivocation { name, evidence } => {
+                let what = evidence.offence.name();
+                self.alert_standing(now, &format!("masternode {name} signed {what}: it can be punished"));
             }
         }
     }
