@@ -238,6 +238,8 @@ fn open(
     while let Some(write) = writes.pop() {
         store.commit(&write)?;
     }
+    // The hub began with the committee of the genesis.
+    hub.metrics.enter(host.tip().next_committee);
     let height = host.tip().height + 1;
     let log = VoteLog::new(journal, floor, height)?;
     tracing::info!(records, height, milliseconds = begun.elapsed().as_millis(), "vote log replayed");

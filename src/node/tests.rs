@@ -1,5 +1,7 @@
 //! Nodes as wholes: real sockets, real stores and journals, several in one process.
 
+mod masternodes;
+
 use crate::config::{BootstrapPeer, Config};
 use crate::consensus::output::Record;
 use crate::ledger::genesis::{Allocation, Founder, Genesis};
@@ -17,7 +19,7 @@ use crate::primitives::transaction::{Transaction, TxOutput, TxStatus};
 use crate::primitives::vote::{Step, Vote};
 use crate::telemetry::cause::{MissCause, StallReason};
 use crate::telemetry::event::EventKind;
-use crate::telemetry::snapshot::{MissInfo, NodeState, Snapshot};
+use crate::telemetry::snapshot::{MissInfo, NodeState, SignMark, Snapshot};
 use crate::wallet::builder::{Coin, Payment, build};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};

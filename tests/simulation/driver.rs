@@ -240,7 +240,7 @@ impl World {
                 self.pull(actor, peer, height);
                 Ok(())
             }
-            Output::Committed { block, qc } => self.committed(actor, block, qc),
+            Output::Committed { block, qc, .. } => self.committed(actor, block, qc),
             Output::Final { height, txid, claim } if honest => {
                 self.trace
                     .note(self.at_us, height, || format!("{address} final {} at {height}", txid.short()));

@@ -96,9 +96,14 @@ impl Machine {
         }
         self.collect_last_commit(block, &qc);
         self.offences.end_era(self.context.era_tag, &self.checkpoint.rounds, &qc);
+        let had_seat = self.me.is_some();
         self.enter_next_era(host);
         if !self.replaying {
-            self.outputs.push(Output::Committed { block: Arc::clone(block), qc });
+            let next = Arc::clone(&self.context.committee);
+            self.outputs.push(Output::Committed { block: Arc::clone(block), qc, next });
+            if had_seat != self.me.is_some() {
+                self.notice_seat(host);
+            }
             let due = self.future.take(self.context.era_tag);
             if !due.is_empty() {
                 self.outputs.push(Output::Replay(due));
@@ -123,6 +128,13 @@ impl Machine {
             votes,
             decided_us: self.now.monotonic_us,
         });
+    }
+
+    /// Says that this node votes from now on, or does not.
+    fn notice_seat(&mut self, host: &dyn Host) {
+        let Some(key) = self.signer.as_ref().map(|signer| signer.public()) else { return };
+        let status = host.masternode_of(&key).map(|own| own.status);
+        self.notice(Notice::Seat { height: self.context.height, voter: self.me, status });
     }
 
     /// Drops everything of the era and starts the next.

@@ -90,7 +90,8 @@ fn final_of(txid: Txid) -> Output {
 
 fn committed(block: &Arc<Block>) -> Output {
     let votes = [0, 1, 2].map(|voter| (voter, Signature([0; 64]))).to_vec();
-    Output::Committed { block: Arc::clone(block), qc: Qc::new(0, Step::Precommit, block.id(), votes) }
+    let qc = Qc::new(0, Step::Precommit, block.id(), votes);
+    Output::Committed { block: Arc::clone(block), qc, next: committee() }
 }
 
 fn view(height: u64, connected: [bool; 4]) -> View {
