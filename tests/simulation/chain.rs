@@ -1,7 +1,7 @@
 //! The one place that knows how a chain is founded and a ledger is made in memory.
 
 use crate::keys::Key;
-use crate::scenario::Scenario;
+use crate::scenario::{Load, Scenario};
 use crate::workload::{Coin, OWNERS};
 use masternode::consensus::host::Host;
 use masternode::consensus::signer::Signer;
@@ -13,14 +13,14 @@ use masternode::primitives::amount::Amount;
 use masternode::primitives::block::Header;
 use masternode::primitives::chain::NetworkKind;
 use masternode::primitives::hash::ChainId;
-use masternode::primitives::params::Params;
+use masternode::primitives::params::{BLOCK_RESERVE_BYTES, Params};
 use std::sync::Arc;
 
 /// Wall time at which all chains begin.
 pub const GENESIS_MS: u64 = 1_700_000_000_000;
 
 /// Coins each owner starts with.
-const COINS_EACH: usize = 8;
+const COINS_EACH: usize = 12;
 
 /// The beginning of a run's chain and who owns what.
 pub struct Chain {
@@ -83,10 +83,17 @@ impl Chain {
 fn params(scenario: &Scenario) -> Params {
     let base =
         Params { fast_path: scenario.fast_path, expiry_blocks_max: 1000, ..Params::of(NetworkKind::Devnet) };
-    if !scenario.small_budget {
+    if scenario.load == Load::Light {
         return base;
     }
-    Params { transaction_bytes_max: 1000, era_bytes: 8000, era_signatures: 64, ..base }
+    Params {
+        transaction_bytes_max: 1000,
+        era_bytes: 8000,
+        era_signatures: 64,
+        block_bytes_max: 2 * 8000 + BLOCK_RESERVE_BYTES,
+        block_signatures_max: 2 * 64,
+        ..base
+    }
 }
 
 fn coins(genesis: &Genesis, owners: &[Key]) -> Vec<Coin> {

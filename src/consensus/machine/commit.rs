@@ -141,7 +141,8 @@ impl Machine {
 
     /// Drops everything of the era and starts the next.
     fn enter_next_era(&mut self, host: &dyn Host) {
-        self.context = Arc::new(EraContext::after(self.context.chain, &host.tip()));
+        let next = EraContext::after(self.context.chain, &host.tip());
+        self.context = Arc::new(EraContext { planted: self.context.planted, ..next });
         let committee = &self.context.committee;
         self.me = self.signer.as_ref().and_then(|signer| committee.index_of(&signer.public()));
         self.peers.assign(committee);

@@ -6,6 +6,7 @@
 //! `flush` and `cast`, which persist them first; after `halt` nothing more is signed.
 
 mod admission;
+pub mod audit;
 mod causes;
 mod checkpoint;
 mod commit;
@@ -22,10 +23,12 @@ mod restore;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod weights;
 
 use crate::consensus::host::Host;
 use crate::consensus::input::{Input, Now, Verified};
 use crate::consensus::output::{Notice, Output, Record, Target};
+use crate::consensus::planted::Bug;
 use crate::consensus::rounds::Rounds;
 use crate::consensus::signer::Signer;
 use crate::consensus::timing::Timing;
@@ -311,6 +314,10 @@ impl Machine {
         let checked_in = message.era;
         let message = message.into_inner();
         if let Some(tag) = era_of(&message, &self.context) {
+            let stray = matches!(message, Message::VoteBatch(_)) && self.is_past(tag);
+            if stray && self.has_bug(Bug::VotesAcrossEras) {
+                return self.dispatch(host, from, message);
+            }
             if tag != self.context.era_tag {
                 if self.is_of_last_height(&message, tag) {
                     // Checked in its own era or in the one after, against the committee of its own.
