@@ -12,8 +12,10 @@ use masternode::pool::{Pool, PoolLimits};
 use masternode::primitives::amount::Amount;
 use masternode::primitives::block::Header;
 use masternode::primitives::chain::NetworkKind;
-use masternode::primitives::hash::ChainId;
+use masternode::primitives::hash::{ChainId, MasternodeId};
 use masternode::primitives::params::{BLOCK_RESERVE_BYTES, Params};
+use masternode::primitives::transaction::OutPoint;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Wall time at which all chains begin.
@@ -71,6 +73,12 @@ impl Chain {
         genesis.check().expect("the simulation founds a chain by the rules");
         let coins = coins(&genesis, &owners);
         Self { id: genesis.chain_id(), header: genesis.state().header, genesis, keys, owners, coins }
+    }
+
+    /// What is locked for each validator at genesis.
+    pub fn collaterals(&self) -> BTreeMap<MasternodeId, OutPoint> {
+        let state = self.genesis.state();
+        state.registry.entries().map(|entry| (entry.id, entry.collateral)).collect()
     }
 
     /// A ledger and pool at genesis.

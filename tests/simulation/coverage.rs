@@ -91,6 +91,8 @@ counters! {
     evidence_of_payments,
     evidence_of_votes,
     evidence_of_proposals,
+    /// Validators convicted by evidence in a block.
+    convictions,
     /// Blocks learned by pulling instead of by votes.
     pulled_blocks,
     /// Proposals honest validators did not prevote.

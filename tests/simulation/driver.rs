@@ -346,6 +346,13 @@ impl World {
                 return broken("log before send", format!("{address} commits {height}, not in its log"));
             }
             self.oracle.commit(tag, &block, &qc)?;
+            let is_convicted =
+                |node: &usize| self.oracle.convicted.contains(&self.chain.keys[*node].public());
+            if let Some(node) =
+                (0..self.chain.keys.len()).filter(|node| self.scenario.honest(*node)).find(is_convicted)
+            {
+                return broken("accused", format!("block {height} convicts {node}, who is honest"));
+            }
             self.check_ledger(actor, height)?;
             self.check_pace(actor, height, &qc)?;
             self.look_for_the_end();

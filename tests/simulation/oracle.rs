@@ -11,8 +11,10 @@ use masternode::primitives::amount::Amount;
 use masternode::primitives::block::{Block, Outline};
 use masternode::primitives::certificate::Qc;
 use masternode::primitives::committee::{Committee, VoterIndex};
-use masternode::primitives::hash::{BlockId, EraTag, Txid};
+use masternode::primitives::hash::{BlockId, EraTag, MasternodeId, Txid};
+use masternode::primitives::keys::PublicKey;
 use masternode::primitives::params::Params;
+use masternode::primitives::special::Special;
 use masternode::primitives::transaction::{OutPoint, SharedTransaction, Utxo};
 use masternode::primitives::vote::{Step, Vote, VoteBatch};
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,11 +99,19 @@ pub struct Oracle {
     pub chain: Vec<Arc<Block>>,
     utxos: BTreeMap<OutPoint, Utxo>,
     supply: Amount,
+    /// What is locked for each validator.
+    collaterals: BTreeMap<MasternodeId, OutPoint>,
+    /// Vote keys of validators convicted by evidence in a block.
+    pub convicted: BTreeSet<PublicKey>,
     pub coverage: Coverage,
 }
 
 impl Oracle {
-    pub fn new(params: Params, genesis: Vec<(OutPoint, Utxo)>) -> Self {
+    pub fn new(
+        params: Params,
+        genesis: Vec<(OutPoint, Utxo)>,
+        collaterals: BTreeMap<MasternodeId, OutPoint>,
+    ) -> Self {
         let supply = Amount::checked_sum(genesis.iter().map(|(_, utxo)| utxo.value)).expect("a real supply");
         Self {
             params,
@@ -114,6 +124,8 @@ impl Oracle {
             chain: Vec::new(),
             utxos: genesis.into_iter().collect(),
             supply,
+            collaterals,
+            convicted: BTreeSet::new(),
             coverage: Coverage::default(),
         }
     }
@@ -386,6 +398,10 @@ impl Oracle {
             self.included.insert(transaction.id(), height);
         }
         for transaction in &block.transactions {
+            if let Ok(Some(special)) = transaction.special() {
+                self.convict(transaction.id(), special, height)?;
+                continue;
+            }
             self.spend(transaction.id(), height)?;
             let by_votes = self.eras.get(&tag).is_some_and(|era| era.finals.contains(&transaction.id()));
             self.coverage.payments_in_blocks += 1;
@@ -397,6 +413,28 @@ impl Oracle {
         self.pay_out(block, tag, fees)?;
         self.chain.push(Arc::clone(block));
         self.recount(block)
+    }
+
+    /// Evidence burns a part of the collateral of its offender, once.
+    fn convict(&mut self, txid: Txid, special: &Special, height: u64) -> Result<(), Broken> {
+        let Special::Evidence(evidence) = special else {
+            return broken("state", format!("block {height} holds {special:?}, which nobody made"));
+        };
+        let locked = self.collaterals.get_mut(&evidence.offender);
+        let whole = locked.as_ref().and_then(|outpoint| self.utxos.remove(outpoint));
+        let (Some(locked), Some(whole)) = (locked, whole) else {
+            return broken("state", format!("no collateral for {evidence:?}"));
+        };
+        if !self.convicted.insert(evidence.vote_key) {
+            return broken("state", format!("convicted twice: {evidence:?}"));
+        }
+        let burned = whole.value.units() * self.params.slash_percent / 100;
+        let amount = |units| Amount::from_units(units).expect("less than what there was");
+        *locked = OutPoint { txid, index: 0 };
+        self.utxos.insert(*locked, Utxo { value: amount(whole.value.units() - burned), height, ..whole });
+        self.supply = amount(self.supply.units() - burned);
+        self.coverage.convictions += 1;
+        Ok(())
     }
 
     fn pay_out(&mut self, block: &Block, tag: EraTag, fees: Amount) -> Result<(), Broken> {

@@ -187,7 +187,8 @@ impl World {
                 actors.push(actor);
             }
         }
-        let mut oracle = Oracle::new(chain.genesis.params.clone(), chain.genesis.utxos());
+        let mut oracle =
+            Oracle::new(chain.genesis.params.clone(), chain.genesis.utxos(), chain.collaterals());
         oracle.bodies = workload.valid.clone();
         oracle.coverage.runs_without_fast_path += u64::from(!scenario.fast_path);
         oracle.coverage.runs_with_real_keys += u64::from(scenario.real_keys);
