@@ -480,3 +480,25 @@ fn an_offence_in_the_log_is_told_after_the_start() {
     again.machine.restore(&mut again.host, log_of(&outputs)).unwrap();
     assert_eq!(proved_of(1, &again.step(Input::Start)), offence);
 }
+
+#[test]
+fn every_batch_in_the_log_is_held_after_a_restart_whatever_the_limits_of_a_voter() {
+    let node = Node::unstarted(0);
+    let batch = |sequence: u32| {
+        let id = |n: u32| {
+            Txid(crate::primitives::hash::hash(
+                crate::primitives::hash::Domain::PEER,
+                &[&sequence.to_le_bytes(), &n.to_le_bytes()],
+            ))
+        };
+        let mut batch = node.batch(1, sequence, false, &[]);
+        batch.prepares = (0..16_384).map(id).collect();
+        batch.signature = vote_key(1).sign(&batch.digest());
+        (1, Record::PeerBatch(batch))
+    };
+    let mut again = Node::unstarted(0);
+    assert!(again.machine.era.votes_max < 2 * 16_384);
+    again.machine.restore(&mut again.host, vec![batch(0), batch(1)]).unwrap();
+    let voter = usize::from(again.index_of(1));
+    assert_eq!(again.machine.view().stream_heads[voter], 2);
+}
