@@ -415,6 +415,27 @@ fn files_and_functions_stay_short() {
     report(sources(&["src", "ui"]).iter().flat_map(length_faults).collect());
 }
 
+/// Faults planted for tests must not be in a build anybody runs: no default feature, no dependency and
+/// no other feature may switch them on.
+#[test]
+fn planted_bugs_are_switched_on_by_the_tests_alone() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let mut section = "";
+    let mut found = Vec::new();
+    for line in manifest.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+        if line.starts_with('[') {
+            section = line;
+        } else if line.contains("planted-bugs") {
+            found.push((section, line));
+        }
+    }
+    let due = [
+        ("[features]", "planted-bugs = []"),
+        ("[dev-dependencies]", r#"masternode = { path = ".", features = ["planted-bugs"] }"#),
+    ];
+    assert_eq!(found, due, "Cargo.toml switches planted bugs on elsewhere");
+}
+
 #[test]
 fn the_ratchet_only_lists_what_is_still_too_long() {
     let all = sources(&["src", "ui"]);

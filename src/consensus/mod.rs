@@ -11,6 +11,7 @@ pub mod host;
 pub mod input;
 pub mod machine;
 pub mod output;
+pub mod planted;
 mod rounds;
 pub mod signer;
 mod stream;

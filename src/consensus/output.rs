@@ -126,4 +126,8 @@ pub enum Notice {
     Seat { height: u64, voter: Option<u16>, status: Option<MasternodeStatus> },
     /// A masternode signed two things that exclude each other; `name` is its name in the committee.
     Equivocation { name: String, evidence: Arc<Evidence> },
+    /// Evidence against the masternode `name` waits for a block as a transaction of this node.
+    EvidenceHandedIn { name: String, txid: Txid },
+    /// A block convicts the masternode `name`, which is this node's if `own`.
+    Convicted { name: String, what: &'static str, own: bool },
 }

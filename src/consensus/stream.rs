@@ -126,6 +126,11 @@ impl Stream {
         }
     }
 
+    /// Number of batches held, and of second versions.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.batches.len(), self.variants.len())
+    }
+
     /// Number of batches held without a gap.
     pub(super) fn head(&self) -> u32 {
         self.head

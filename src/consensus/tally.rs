@@ -24,6 +24,11 @@ impl Tally {
         true
     }
 
+    /// Counts weight again that counts already: a planted fault.
+    pub(super) fn add_again(&mut self, weight: u64) {
+        self.weight += weight;
+    }
+
     /// Whether a voter was counted.
     pub(super) fn contains(&self, voter: VoterIndex) -> bool {
         self.voters.get(usize::from(voter / 64)).is_some_and(|word| word & (1 << (voter % 64)) != 0)

@@ -1,5 +1,6 @@
 //! Nodes as wholes: real sockets, real stores and journals, several in one process.
 
+mod evidence;
 mod masternodes;
 
 use crate::config::{BootstrapPeer, Config};

@@ -6,7 +6,7 @@ use crate::keys::Key;
 use crate::liar::Liar;
 use crate::own::Own;
 use crate::random::Random;
-use crate::scenario::{Role, Scenario};
+use crate::scenario::{Mutant, Role, Scenario};
 use masternode::consensus::input::Now;
 use masternode::consensus::machine::Machine;
 use masternode::consensus::signer::Signer;
@@ -36,9 +36,13 @@ pub struct Actor {
     pub liar: Option<Liar>,
     /// For twins: which nodes it is shown to, as bits.
     pub shown: u64,
-    /// Its monotonic clock minus simulated time; new in each life.
+    /// Effects executed so far, over all lives.
+    pub effects: u64,
+    /// Its monotonic clock minus simulated time, new in each life, and how much of a second of it
+    /// passes in a simulated one.
     monotonic_ahead_us: u64,
-    wall_ahead_ms: u64,
+    monotonic_permille: u64,
+    wall_ahead_ms: i64,
 }
 
 impl Actor {
@@ -55,12 +59,17 @@ impl Actor {
             connected: BTreeSet::new(),
             pulls: BTreeMap::new(),
             wake_us: None,
-            liar: (role == Role::Liar).then(|| Liar::new(random.fork(2))),
+            liar: (role == Role::Liar).then(|| Liar::new(random.fork(2), scenario.withhold)),
             shown: u64::MAX,
+            effects: 0,
             monotonic_ahead_us: random.below(1_000_000),
-            wall_ahead_ms: random.below(600),
+            monotonic_permille: if scenario.uneven_clocks { random.between(700, 1500) } else { 1000 },
+            wall_ahead_ms: 0,
         };
-        actor.machine = Some(actor.fresh_machine(scenario));
+        actor.set_wall(random, 600);
+        if !scenario.late.contains(&address) {
+            actor.machine = Some(actor.fresh_machine(scenario));
+        }
         actor
     }
 
@@ -70,7 +79,11 @@ impl Actor {
             Role::Honest | Role::Twins => Some(Box::new(self.key.clone())),
             Role::Observer | Role::Liar | Role::Silent => None,
         };
-        Machine::new(signer, scenario.timing, &self.host)
+        let mut machine = Machine::new(signer, scenario.timing, &self.host);
+        if let Mutant::Machine(bug) = scenario.mutant {
+            machine.plant(bug);
+        }
+        machine
     }
 
     /// A new life begins with another clock and no connections.
@@ -85,14 +98,21 @@ impl Actor {
     /// Its clocks at a simulated time.
     pub fn now(&self, at_us: u64) -> Now {
         Now {
-            monotonic_us: at_us + self.monotonic_ahead_us,
-            wall_ms: GENESIS_MS + 1 + at_us / 1000 + self.wall_ahead_ms,
+            monotonic_us: at_us * self.monotonic_permille / 1000 + self.monotonic_ahead_us,
+            wall_ms: (GENESIS_MS + 1 + at_us / 1000).saturating_add_signed(self.wall_ahead_ms),
         }
     }
 
     /// The simulated time at which its monotonic clock shows `monotonic_us`.
     pub fn when(&self, monotonic_us: u64) -> u64 {
-        monotonic_us.saturating_sub(self.monotonic_ahead_us)
+        // Rounded up: a wake-up must not come before its time.
+        (monotonic_us.saturating_sub(self.monotonic_ahead_us) * 1000).div_ceil(self.monotonic_permille)
+    }
+
+    /// Its wall clock jumps to somewhere within so many milliseconds of the truth.
+    pub fn set_wall(&mut self, random: &mut Random, most_ms: u64) {
+        let ahead = i64::try_from(random.below(2 * most_ms)).expect("small");
+        self.wall_ahead_ms = ahead - i64::try_from(most_ms).expect("small");
     }
 
     /// Whether its machine runs.

@@ -1,7 +1,7 @@
 //! The one place that knows how a chain is founded and a ledger is made in memory.
 
 use crate::keys::Key;
-use crate::scenario::Scenario;
+use crate::scenario::{Load, Scenario};
 use crate::workload::{Coin, OWNERS};
 use masternode::consensus::host::Host;
 use masternode::consensus::signer::Signer;
@@ -12,15 +12,17 @@ use masternode::pool::{Pool, PoolLimits};
 use masternode::primitives::amount::Amount;
 use masternode::primitives::block::Header;
 use masternode::primitives::chain::NetworkKind;
-use masternode::primitives::hash::ChainId;
-use masternode::primitives::params::Params;
+use masternode::primitives::hash::{ChainId, MasternodeId};
+use masternode::primitives::params::{BLOCK_RESERVE_BYTES, Params};
+use masternode::primitives::transaction::OutPoint;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Wall time at which all chains begin.
 pub const GENESIS_MS: u64 = 1_700_000_000_000;
 
 /// Coins each owner starts with.
-const COINS_EACH: usize = 8;
+const COINS_EACH: usize = 12;
 
 /// The beginning of a run's chain and who owns what.
 pub struct Chain {
@@ -73,6 +75,12 @@ impl Chain {
         Self { id: genesis.chain_id(), header: genesis.state().header, genesis, keys, owners, coins }
     }
 
+    /// What is locked for each validator at genesis.
+    pub fn collaterals(&self) -> BTreeMap<MasternodeId, OutPoint> {
+        let state = self.genesis.state();
+        state.registry.entries().map(|entry| (entry.id, entry.collateral)).collect()
+    }
+
     /// A ledger and pool at genesis.
     pub fn host(&self) -> ChainHost {
         let ledger = Arc::new(Ledger::in_memory(&self.genesis));
@@ -83,10 +91,17 @@ impl Chain {
 fn params(scenario: &Scenario) -> Params {
     let base =
         Params { fast_path: scenario.fast_path, expiry_blocks_max: 1000, ..Params::of(NetworkKind::Devnet) };
-    if !scenario.small_budget {
+    if scenario.load == Load::Light {
         return base;
     }
-    Params { transaction_bytes_max: 1000, era_bytes: 8000, era_signatures: 64, ..base }
+    Params {
+        transaction_bytes_max: 1000,
+        era_bytes: 8000,
+        era_signatures: 64,
+        block_bytes_max: 2 * 8000 + BLOCK_RESERVE_BYTES,
+        block_signatures_max: 2 * 64,
+        ..base
+    }
 }
 
 fn coins(genesis: &Genesis, owners: &[Key]) -> Vec<Coin> {

@@ -53,6 +53,35 @@ counters! {
     /// Restarts of frozen validators.
     restarts_frozen,
     partitions,
+    /// Nodes cut off one by one and healed in another order.
+    swizzles,
+    /// Crashes before an effect chosen by its number.
+    crashes_by_number,
+    /// Crashes of nodes that had just been shown a withheld quorum.
+    crashes_of_favourites,
+    /// Nodes that started from genesis when the run was under way.
+    late_joiners,
+    clock_jumps,
+    /// Eras in which the honest together commit-voted more than half of what one validator may prepare.
+    unions_above_half_a_budget,
+    /// Messages refused before they reached a machine: forged, malformed or too light.
+    refused_messages,
+    /// Answers to pulls that were not what was asked for.
+    lying_answers,
+    /// Decided blocks served with a certificate that does not carry them.
+    forged_decisions,
+    /// Proposals with precommits left out of the last commit.
+    censored_commits,
+    /// Certificates made of fewer votes than a quorum.
+    light_certificates,
+    /// Prepare votes shown to one node just before its freeze.
+    withheld_quorums,
+    /// Proposals of blocks with payments nobody else has.
+    hidden_payments_proposed,
+    /// Heights without faults whose round was compared with the one due.
+    heights_paced,
+    /// Restarts compared with what the log implies.
+    restarts_compared,
     /// Two different messages of a Byzantine validator for one place.
     equivocations,
     /// Double signing noticed by honest validators.
@@ -62,6 +91,8 @@ counters! {
     evidence_of_payments,
     evidence_of_votes,
     evidence_of_proposals,
+    /// Validators convicted by evidence in a block.
+    convictions,
     /// Blocks learned by pulling instead of by votes.
     pulled_blocks,
     /// Proposals honest validators did not prevote.

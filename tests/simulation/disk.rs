@@ -43,8 +43,8 @@ pub struct Index {
 
 impl Disk {
     /// Writes a record; it is durable only after the next [`Disk::sync`].
-    pub fn write(&mut self, height: u64, record: Record, committee: &Committee) {
-        self.index.add(height, &record, committee);
+    pub fn write(&mut self, height: u64, record: Record) {
+        self.index.add(height, &record);
         self.log.push((height, record));
     }
 
@@ -59,21 +59,21 @@ impl Disk {
     }
 
     /// Keeps the first records only.
-    pub fn cut(&mut self, keep: usize, committee: &Committee) {
+    pub fn cut(&mut self, keep: usize) {
         self.log.truncate(keep);
         self.durable = self.log.len();
         self.checked = self.checked.min(keep);
         self.index = Index::default();
         for (height, record) in &self.log {
-            self.index.add(*height, record, committee);
+            self.index.add(*height, record);
         }
     }
 }
 
 impl Index {
-    fn add(&mut self, height: u64, record: &Record, committee: &Committee) {
+    fn add(&mut self, height: u64, record: &Record) {
         match record {
-            Record::OwnBatch(batch) | Record::PeerBatch(batch) => self.support(batch, committee),
+            Record::OwnBatch(batch) | Record::PeerBatch(batch) => self.support(batch),
             Record::Body(body) => {
                 self.bodies.insert(body.id());
             }
@@ -96,9 +96,9 @@ impl Index {
         }
     }
 
-    fn support(&mut self, batch: &VoteBatch, committee: &Committee) {
+    fn support(&mut self, batch: &VoteBatch) {
         for txid in &batch.prepares {
-            self.prepares.entry((batch.era_tag, *txid)).or_default().add(batch.voter, committee);
+            self.prepares.entry((batch.era_tag, *txid)).or_default().add(batch.voter);
         }
     }
 
@@ -107,9 +107,9 @@ impl Index {
     }
 
     /// Whether the log proves that a quorum prepared the payment.
-    pub fn proves_prepared(&self, era: EraTag, txid: &Txid, quorum: u64) -> bool {
+    pub fn proves_prepared(&self, era: EraTag, txid: &Txid, committee: &Committee) -> bool {
         self.certificates.contains(txid)
-            || self.prepares.get(&(era, *txid)).is_some_and(|voters| voters.weight >= quorum)
+            || self.prepares.get(&(era, *txid)).is_some_and(|voters| voters.are_quorum(committee))
     }
 
     /// Whether the log holds the block with all its bodies.

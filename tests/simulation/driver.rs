@@ -2,6 +2,7 @@
 //! step, execute outputs one by one in order, and start again from disk.
 
 use crate::actor::Actor;
+use crate::duties;
 use crate::keys::checker;
 use crate::oracle::{Broken, Oracle, broken};
 use crate::scenario::{MS, Mutant, Role};
@@ -36,6 +37,7 @@ impl World {
             Packet::Message(message) => {
                 let heard = self.actors[actor].liar.as_mut().and_then(|liar| liar.hear(message));
                 if let Some(answer) = heard {
+                    self.oracle.coverage.lying_answers += 1;
                     self.emit(actor, &[from], answer)?;
                 }
                 self.receive(actor, from, message.clone())
@@ -44,7 +46,12 @@ impl World {
             Packet::Pull { height } => {
                 let index = usize::try_from(*height).expect("small").wrapping_sub(1);
                 let found = self.actors[actor].disk.blocks.get(index).cloned();
-                if let Some((block, qc)) = found {
+                if let Some((block, mut qc)) = found {
+                    if let Some(liar) = &mut self.actors[actor].liar
+                        && liar.forge(&mut qc)
+                    {
+                        self.oracle.coverage.forged_decisions += 1;
+                    }
                     let to = Target::Peer(self.peers[from]);
                     self.transmit(actor, &self.receivers(actor, to), Packet::Decided { block, qc });
                 }
@@ -56,7 +63,8 @@ impl World {
 
     /// Whether a packet would tell a twin of the other, upon which it stops as any validator should.
     fn is_of_twin(&self, actor: usize, packet: &Packet) -> bool {
-        let me = self.oracle.committee.index_of(&self.actors[actor].key.public());
+        let Some(machine) = &self.actors[actor].machine else { return false };
+        let me = machine.era().committee.index_of(&self.actors[actor].key.public());
         match packet {
             Packet::Message(Message::Vote(vote)) => Some(vote.voter) == me,
             Packet::Message(Message::VoteBatch(batch)) => Some(batch.voter) == me,
@@ -76,9 +84,12 @@ impl World {
                     self.step(actor, Input::Message { from, message })?;
                 }
                 Err(fault) if self.scenario.honest(from) => {
-                    return broken("accused", format!("node {from} is honest and sent {name}: {fault}"));
+                    self.tolerate(broken(
+                        "accused",
+                        format!("node {from} is honest and sent {name}: {fault}"),
+                    ))?;
                 }
-                Err(_) => {}
+                Err(_) => self.oracle.coverage.refused_messages += 1,
             }
         }
         Ok(())
@@ -129,9 +140,12 @@ impl World {
                 Ok(())
             }
             Err(fault) if self.scenario.honest(from) => {
-                broken("accused", format!("node {from} is honest and served a block: {fault}"))
+                self.tolerate(broken("accused", format!("node {from} is honest and served a block: {fault}")))
             }
-            Err(_) => Ok(()),
+            Err(_) => {
+                self.oracle.coverage.refused_messages += 1;
+                Ok(())
+            }
         }
     }
 
@@ -147,8 +161,44 @@ impl World {
             let context = machine.era();
             self.oracle.enter(&context);
             self.schedule(actor);
+            return self.check_duties(actor);
         }
         Ok(())
+    }
+
+    /// What an honest machine owes after each step; the comparison with its log now and then.
+    fn check_duties(&mut self, actor: usize) -> Result<(), Broken> {
+        let state = &self.actors[actor];
+        if !state.role.is_honest() {
+            return Ok(());
+        }
+        let mut kept = duties::check_memory(state, self.oracle.params());
+        if state.role == Role::Honest && self.oracle.coverage.steps.is_multiple_of(29) {
+            kept = kept.and(duties::check_running(state, &self.oracle));
+        }
+        self.tolerate(kept)
+    }
+
+    /// In a run that is about safety alone, breaches of other rules are let pass. Where too many are
+    /// Byzantine safety is bound to break: the first conflict is noted, and the run goes on to see who is
+    /// proved guilty; nobody honest may be.
+    pub fn tolerate(&mut self, result: Result<(), Broken>) -> Result<(), Broken> {
+        const CONFLICT: [&str; 4] = ["S1", "S2", "S3", "lemma 1"];
+        if self.scenario.mutant == Mutant::TooManyByzantine {
+            return result.or_else(|fault| match fault.rule {
+                "accused" | "evidence" => Err(fault),
+                rule => {
+                    if CONFLICT.contains(&rule) {
+                        self.conflict.get_or_insert(fault);
+                    }
+                    Ok(())
+                }
+            });
+        }
+        const SAFETY: [&str; 8] = ["S1", "S2", "S3", "lemma 1", "state", "final", "liveness", "pace"];
+        result.or_else(|fault| {
+            if self.scenario.safety_only && !SAFETY.contains(&fault.rule) { Ok(()) } else { Err(fault) }
+        })
     }
 
     fn execute(&mut self, actor: usize, outputs: Vec<Output>) -> Result<(), Broken> {
@@ -165,7 +215,10 @@ impl World {
             }
             match output {
                 Output::Replay(messages) => replays.extend(messages),
-                output => self.effect(actor, output)?,
+                output => {
+                    let done = self.effect(actor, output);
+                    self.tolerate(done)?;
+                }
             }
         }
         for (from, message) in replays {
@@ -213,7 +266,7 @@ impl World {
                 }
             }
             Output::Halt { reason } if honest => broken("halt", format!("{address} stops: {reason}")),
-            Output::Notice(notice) if honest => self.notice(address, &notice),
+            Output::Notice(notice) if honest => self.notice(actor, &notice),
             _ => Ok(()),
         }
     }
@@ -222,16 +275,17 @@ impl World {
         if let Record::Candidate { outline, .. } = &record {
             self.oracle.learn(outline);
         }
-        let (state, committee) = (&mut self.actors[actor], &self.oracle.committee);
+        let state = &mut self.actors[actor];
         self.trace.note(self.at_us, height ^ 0x77, || {
             let name = format!("{record:?}");
             format!("{} persists {:.60}", state.address, name)
         });
-        state.disk.write(height, record, committee);
+        state.disk.write(height, record);
         Ok(())
     }
 
-    fn notice(&mut self, address: usize, notice: &Notice) -> Result<(), Broken> {
+    fn notice(&mut self, actor: usize, notice: &Notice) -> Result<(), Broken> {
+        let address = self.actors[actor].address;
         match notice {
             Notice::Votes { .. } => return Ok(()),
             Notice::ProposalRefused { .. } => self.oracle.coverage.refused_proposals += 1,
@@ -257,6 +311,7 @@ impl World {
         if node.is_none_or(|node| self.scenario.honest(node)) {
             return broken("accused", format!("{address} says honest {node:?} signed {what}"));
         }
+        self.proven.extend(node);
         let checker = checker(self.scenario.real_keys);
         match evidence.checks() {
             Ok(checks) if checker(&checks).iter().all(|valid| *valid) => Ok(()),
@@ -291,9 +346,31 @@ impl World {
                 return broken("log before send", format!("{address} commits {height}, not in its log"));
             }
             self.oracle.commit(tag, &block, &qc)?;
+            let is_convicted =
+                |node: &usize| self.oracle.convicted.contains(&self.chain.keys[*node].public());
+            if let Some(node) =
+                (0..self.chain.keys.len()).filter(|node| self.scenario.honest(*node)).find(is_convicted)
+            {
+                return broken("accused", format!("block {height} convicts {node}, who is honest"));
+            }
+            self.check_ledger(actor, height)?;
+            self.check_pace(actor, height, &qc)?;
             self.look_for_the_end();
         }
         Ok(())
+    }
+
+    /// Every node at a height has the state all others have there, in every field of the header.
+    fn check_ledger(&self, actor: usize, height: u64) -> Result<(), Broken> {
+        let state = &self.actors[actor];
+        let held = state.host.ledger().tip();
+        let known = usize::try_from(held.header.height).ok().and_then(|at| self.oracle.chain.get(at - 1));
+        match known {
+            Some(block) if block.header != held.header => {
+                broken("state", format!("the ledger of node {} differs at {height}", state.address))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn send(&mut self, actor: usize, to: Target, message: Message) -> Result<(), Broken> {
@@ -315,38 +392,52 @@ impl World {
 
     /// The rules an honest validator keeps: over what is durable now, then over what is sent.
     fn check_own(&mut self, actor: usize, message: &Message) -> Result<(), Broken> {
-        let Actor { own, disk, address, key, .. } = &mut self.actors[actor];
-        let oracle = &mut self.oracle;
-        let name = |fault: Broken| Broken { what: format!("node {address}: {}", fault.what), ..fault };
-        for record in disk.sync() {
-            match &record {
-                Record::OwnBatch(batch) => {
-                    // Its own prepare counts towards the quorum it relies on.
-                    oracle.count_batch(batch)?;
-                    own.entry(batch.era_tag).or_default().batch(batch, oracle, disk)
-                }
-                Record::Proposal(proposal) => {
-                    oracle.coverage.reproposals += u64::from(proposal.valid_round >= 0);
-                    oracle.learn(&proposal.outline);
-                    own.entry(proposal.era_tag).or_default().proposal(proposal, oracle, disk)
-                }
-                Record::Vote(vote) => {
-                    own.entry(vote.era_tag).or_default().vote(vote, oracle, disk).map_err(name)?;
-                    oracle.count_vote(vote)
-                }
-                _ => Ok(()),
-            }
-            .map_err(name)?;
+        for record in self.actors[actor].disk.sync() {
+            let kept = self.check_own_record(actor, &record)?;
+            self.tolerate(kept)?;
         }
-        let me = oracle.committee.index_of(&key.public());
+        let Actor { own, address, key, .. } = &mut self.actors[actor];
         let (era, voter) = match message {
             Message::VoteBatch(batch) => (batch.era_tag, Some(batch.voter)),
-            Message::Proposal(proposal) => (proposal.era_tag, proposer(oracle, proposal)),
+            Message::Proposal(proposal) => (proposal.era_tag, proposer(&self.oracle, proposal)),
             Message::Vote(vote) => (vote.era_tag, Some(vote.voter)),
             _ => return Ok(()),
         };
-        // Others' messages are passed on; only its own are its own.
-        if voter == me { own.entry(era).or_default().sends(message).map_err(name) } else { Ok(()) }
+        let me = self.oracle.committee(era).and_then(|committee| committee.index_of(&key.public()));
+        if voter != me {
+            // Others' messages are passed on; only its own are its own.
+            return Ok(());
+        }
+        let sent = own.entry(era).or_default().sends(message);
+        let sent = sent.map_err(|fault| named(*address, fault));
+        self.tolerate(sent)
+    }
+
+    /// An own record has become durable. The outer result is about what everybody sent, the inner one
+    /// about what this validator did.
+    fn check_own_record(&mut self, actor: usize, record: &Record) -> Result<Result<(), Broken>, Broken> {
+        let Actor { own, disk, address, .. } = &mut self.actors[actor];
+        let oracle = &mut self.oracle;
+        let kept = match record {
+            Record::OwnBatch(batch) => {
+                // Its own prepare counts towards the quorum it relies on.
+                oracle.count_batch(batch)?;
+                let kept = own.entry(batch.era_tag).or_default().batch(batch, oracle, disk);
+                kept.and_then(|()| oracle.unite(batch.era_tag, &batch.commits))
+            }
+            Record::Proposal(proposal) => {
+                oracle.coverage.reproposals += u64::from(proposal.valid_round >= 0);
+                oracle.learn(&proposal.outline);
+                own.entry(proposal.era_tag).or_default().proposal(proposal, oracle, disk)
+            }
+            Record::Vote(vote) => {
+                let kept = own.entry(vote.era_tag).or_default().vote(vote, oracle, disk);
+                oracle.count_vote(vote)?;
+                kept
+            }
+            _ => Ok(()),
+        };
+        Ok(kept.map_err(|fault| named(*address, fault)))
     }
 
     /// The nodes a target means.
@@ -378,9 +469,18 @@ impl World {
                 self.oracle.learn(&proposal.outline);
             }
         }
+        // What is signed in another's name is nobody's vote.
+        let own = |tag, voter| {
+            let key = self.actors[actor].key.public();
+            self.oracle.committee(tag).and_then(|committee| committee.index_of(&key)) == Some(voter)
+        };
         match &message {
-            Message::VoteBatch(batch) if !honest => self.oracle.count_batch(batch)?,
-            Message::Vote(vote) if !honest => self.oracle.count_vote(vote)?,
+            Message::VoteBatch(batch) if !honest && own(batch.era_tag, batch.voter) => {
+                self.oracle.count_batch(batch)?;
+            }
+            Message::Vote(vote) if !honest && own(vote.era_tag, vote.voter) => {
+                self.oracle.count_vote(vote)?;
+            }
             _ => {}
         }
         let packet = match message {
@@ -409,7 +509,7 @@ impl World {
             }
             _ => return,
         };
-        if voter != self.oracle.committee.index_of(&key.public()) {
+        if voter != self.oracle.committee(tag).and_then(|committee| committee.index_of(&key.public())) {
             return;
         }
         let address = *address;
@@ -420,121 +520,19 @@ impl World {
 
     fn transmit(&mut self, actor: usize, to: &[usize], packet: Packet) {
         let packet = Rc::new(packet);
+        let kind = packet.held();
         let from = self.actors[actor].address;
         for node in to {
             for receiver in 0..self.actors.len() {
                 if self.actors[receiver].address != *node {
                     continue;
                 }
-                for delay in self.network.copies(from, *node) {
+                for delay in self.network.copies(from, *node, kind) {
                     let event = Event::Deliver { actor: receiver, from, packet: Rc::clone(&packet) };
                     self.at(self.at_us + delay, event);
                 }
             }
         }
-    }
-
-    fn crash_strikes(&mut self, actor: usize, next: &Output) -> bool {
-        if self.crashes_left == 0 || !self.actors[actor].role.is_honest() {
-            return false;
-        }
-        let delicate = match next {
-            Output::Persist { record, .. } => match record {
-                Record::OwnBatch(batch) => batch.last || !batch.commits.is_empty(),
-                Record::Body(_) | Record::PeerBatch(_) => false,
-                _ => true,
-            },
-            Output::Send { message, .. } => match message {
-                Message::VoteBatch(batch) => batch.last || !batch.commits.is_empty(),
-                Message::Vote(_) | Message::Proposal(_) => true,
-                _ => false,
-            },
-            Output::Committed { .. } => true,
-            _ => false,
-        };
-        let permille =
-            if delicate { self.scenario.crash_delicate_permille } else { self.scenario.crash_permille };
-        self.random.chance(permille)
-    }
-
-    /// The process dies here and now.
-    pub fn crash(&mut self, actor: usize) {
-        self.crashes_left = self.crashes_left.saturating_sub(1);
-        self.oracle.coverage.crashes += 1;
-        let state = &mut self.actors[actor];
-        self.trace.note(self.at_us, 8, || format!("{} crashes", state.address));
-        state.machine = None;
-        state.connected.clear();
-        let lost = (state.disk.log.len() - state.disk.durable) as u64;
-        let keep = state.disk.durable + usize::try_from(self.random.between(0, lost)).expect("small");
-        self.oracle.coverage.torn_logs += u64::from(keep < state.disk.log.len());
-        let keep = planted(self.scenario.mutant, keep, state, &mut self.random);
-        state.disk.cut(keep, &self.oracle.committee);
-        // The store of blocks may lag behind the log, which still holds what decided them.
-        let behind = if self.random.chance(300) { self.random.between(1, 3) } else { 0 };
-        let blocks = state.disk.blocks.len().saturating_sub(usize::try_from(behind).expect("small"));
-        state.disk.blocks.truncate(blocks.max(state.disk.stored));
-        state.disk.stored = state.disk.blocks.len();
-        let pause = *self.random.pick(&[5 * MS, 50 * MS, 400 * MS, 2000 * MS]);
-        let dark = self.random.between(1, 300 * MS);
-        self.at(self.at_us + pause, Event::Restart { actor });
-        self.at(self.at_us + dark, Event::Relink);
-    }
-
-    /// The process starts again from what is on disk.
-    pub fn restart(&mut self, actor: usize) -> Result<(), Broken> {
-        if self.actors[actor].is_up() {
-            return Ok(());
-        }
-        self.oracle.coverage.restarts += 1;
-        let address = self.actors[actor].address;
-        for other in 0..self.actors.len() {
-            if self.actors[other].is_up() && self.actors[other].connected.remove(&address) {
-                let peer = self.peers[address];
-                self.step(other, Input::PeerDown { peer })?;
-            }
-        }
-        let state = &mut self.actors[actor];
-        state.reset(&self.chain, &mut self.random);
-        for (block, qc) in &state.disk.blocks {
-            if let Err(fault) = crate::chain::as_host(&mut state.host).commit(block, qc) {
-                return broken("restore", format!("{address} cannot apply its own block: {fault}"));
-            }
-        }
-        let mut machine = state.fresh_machine(&self.scenario);
-        let restored = machine.restore(&mut state.host, state.disk.log.clone());
-        let blocks = match restored {
-            Ok(blocks) => blocks,
-            Err(_) if self.scenario.mutant == Mutant::TailLost => Vec::new(),
-            Err(error) => return broken("restore", format!("{address}: {error}")),
-        };
-        let signed = state.own.get(&machine.era().era_tag);
-        self.oracle.coverage.restarts_in_mid_height += u64::from(signed.is_some_and(|own| own.has_signed()));
-        self.oracle.coverage.restarts_frozen += u64::from(signed.is_some_and(|own| own.is_frozen()));
-        self.oracle.enter(&machine.era());
-        state.machine = Some(machine);
-        self.trace.note(self.at_us, 9, || format!("{address} restarts"));
-        for (block, qc) in blocks {
-            let tag = era_tag(self.chain.id, block.header.height, block.header.previous);
-            self.oracle.commit(tag, &block, &qc)?;
-            self.actors[actor].disk.blocks.push((block, qc));
-        }
-        self.step(actor, Input::Start)?;
-        self.relink()
-    }
-}
-
-/// What the log has left after the fault a mutant plants.
-fn planted(mutant: Mutant, keep: usize, state: &Actor, random: &mut crate::random::Random) -> usize {
-    let floor = state.disk.log.iter().rposition(|(_, record)| matches!(record, Record::Decided(_)));
-    let floor = floor.map_or(0, |at| at + 1).min(keep);
-    match mutant {
-        Mutant::LogLost => floor,
-        Mutant::TailLost => {
-            let lost = usize::try_from(random.between(1, 6)).expect("small");
-            keep.saturating_sub(lost).max(floor)
-        }
-        Mutant::None | Mutant::TooManyByzantine => keep,
     }
 }
 
@@ -543,7 +541,11 @@ fn excusable(reason: &Rejection) -> bool {
     reason.is_temporary()
 }
 
+fn named(address: usize, fault: Broken) -> Broken {
+    Broken { what: format!("node {address}: {}", fault.what), ..fault }
+}
+
 /// Who must have signed a proposal.
 fn proposer(oracle: &Oracle, proposal: &Proposal) -> Option<VoterIndex> {
-    oracle.committee.proposer(proposal.outline.header.height, proposal.round)
+    oracle.committee(proposal.era_tag)?.proposer(proposal.outline.header.height, proposal.round)
 }

@@ -1,7 +1,7 @@
 //! The network: which messages arrive, when, and how often. Knows nothing of what they say.
 
 use crate::random::Random;
-use crate::scenario::{Delays, MS, Scenario};
+use crate::scenario::{Delays, Held, MS, Scenario};
 
 /// Links between nodes, one each way.
 pub struct Network {
@@ -9,8 +9,12 @@ pub struct Network {
     delays: Delays,
     drop_permille: u64,
     duplicate_permille: u64,
+    straggler_permille: u64,
+    held: Option<Held>,
     /// `cut[from][to]`: nothing gets through.
     cut: Vec<Vec<bool>>,
+    /// Nodes cut off from all others.
+    alone: Vec<bool>,
 }
 
 impl Network {
@@ -21,26 +25,33 @@ impl Network {
             delays: scenario.delays,
             drop_permille: scenario.drop_permille,
             duplicate_permille: scenario.duplicate_permille,
+            straggler_permille: scenario.straggler_permille,
+            held: scenario.held,
             cut: vec![vec![false; nodes]; nodes],
+            alone: vec![false; nodes],
         }
     }
 
     /// After how many microseconds each copy of a message arrives; empty when it is lost.
-    pub fn copies(&mut self, from: usize, to: usize) -> Vec<u64> {
-        if self.cut[from][to] || self.random.chance(self.drop_permille) {
+    /// `kind` is what a message is if it is of the kinds that may be held back.
+    pub fn copies(&mut self, from: usize, to: usize, kind: Option<Held>) -> Vec<u64> {
+        if self.is_blocked(from, to) || self.random.chance(self.drop_permille) {
             return Vec::new();
         }
         let copies = if self.random.chance(self.duplicate_permille) { 2 } else { 1 };
-        (0..copies).map(|_| self.delay()).collect()
+        let held = kind.is_some() && kind == self.held && self.random.chance(600);
+        let extra = if held { self.random.between(100 * MS, 2000 * MS) } else { 0 };
+        (0..copies).map(|_| self.delay() + extra).collect()
     }
 
     fn delay(&mut self) -> u64 {
         let random = &mut self.random;
+        if random.chance(self.straggler_permille) {
+            return random.between(60 * MS, 5000 * MS);
+        }
         match self.delays {
             Delays::Lan => random.between(MS, 5 * MS),
             Delays::Wan => random.between(10 * MS, 120 * MS),
-            Delays::Tail if random.chance(80) => random.between(60 * MS, 5000 * MS),
-            Delays::Tail => random.between(5 * MS, 60 * MS),
             Delays::Wild => random.between(MS, 1500 * MS),
         }
     }
@@ -65,7 +76,16 @@ impl Network {
         ["split", "cut off", "mute", "deaf"][usize::try_from(kind).expect("four kinds")]
     }
 
-    /// Mends all links.
+    /// Cuts a node off from all others, or lets it back.
+    pub fn set_alone(&mut self, node: usize, alone: bool) {
+        self.alone[node] = alone;
+    }
+
+    fn is_blocked(&self, from: usize, to: usize) -> bool {
+        self.cut[from][to] || self.alone[from] || self.alone[to]
+    }
+
+    /// Mends the links of a partition.
     pub fn heal(&mut self) {
         for row in &mut self.cut {
             row.fill(false);
@@ -75,13 +95,16 @@ impl Network {
     /// Faults stop: short delays, nothing lost or doubled.
     pub fn calm(&mut self) {
         self.heal();
+        self.alone.fill(false);
         self.delays = Delays::Lan;
+        self.straggler_permille = 0;
+        self.held = None;
         self.drop_permille = 0;
         self.duplicate_permille = 0;
     }
 
     /// Whether neither direction works.
     pub fn is_cut(&self, a: usize, b: usize) -> bool {
-        self.cut[a][b] && self.cut[b][a]
+        self.is_blocked(a, b) && self.is_blocked(b, a)
     }
 }

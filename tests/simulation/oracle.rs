@@ -11,8 +11,10 @@ use masternode::primitives::amount::Amount;
 use masternode::primitives::block::{Block, Outline};
 use masternode::primitives::certificate::Qc;
 use masternode::primitives::committee::{Committee, VoterIndex};
-use masternode::primitives::hash::{BlockId, EraTag, Txid};
+use masternode::primitives::hash::{BlockId, EraTag, MasternodeId, Txid};
+use masternode::primitives::keys::PublicKey;
 use masternode::primitives::params::Params;
+use masternode::primitives::special::Special;
 use masternode::primitives::transaction::{OutPoint, SharedTransaction, Utxo};
 use masternode::primitives::vote::{Step, Vote, VoteBatch};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,27 +34,43 @@ pub fn broken<T>(rule: &'static str, what: impl Into<String>) -> Result<T, Broke
     Err(Broken { rule, what: what.into() })
 }
 
-/// Distinct voters with their weight.
+/// Distinct voters.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Voters {
-    bits: u128,
-    pub weight: u64,
-}
+pub struct Voters(u128);
 
 impl Voters {
     /// Counts a voter once.
-    pub fn add(&mut self, voter: VoterIndex, committee: &Committee) {
-        let bit = 1u128 << voter;
-        if self.bits & bit == 0 {
-            self.bits |= bit;
-            self.weight += committee.weight(voter);
-        }
+    pub fn add(&mut self, voter: VoterIndex) {
+        self.0 |= 1u128 << voter;
     }
+
+    pub fn weight(self, committee: &Committee) -> u64 {
+        committee
+            .indices()
+            .filter(|voter| self.0 >> voter & 1 == 1)
+            .map(|voter| committee.weight(voter))
+            .sum()
+    }
+
+    pub fn are_quorum(self, committee: &Committee) -> bool {
+        self.weight(committee) >= committee.quorum()
+    }
+}
+
+/// What all honest validators commit-voted in one era, taken together.
+#[derive(Default)]
+struct Union {
+    members: BTreeSet<Txid>,
+    spends: BTreeMap<OutPoint, Txid>,
+    bytes: u64,
+    signatures: u64,
 }
 
 /// Everything sent in one era.
 pub struct Era {
     pub height: u64,
+    pub committee: Arc<Committee>,
+    union: Union,
     prepares: BTreeMap<Txid, Voters>,
     commits: BTreeMap<Txid, Voters>,
     certified: BTreeMap<OutPoint, Txid>,
@@ -65,7 +83,6 @@ pub struct Era {
 
 /// Knows everything ever sent and checks what must hold of it.
 pub struct Oracle {
-    pub committee: Arc<Committee>,
     params: Params,
     pub eras: BTreeMap<EraTag, Era>,
     /// Bodies of all payments that were made.
@@ -82,14 +99,21 @@ pub struct Oracle {
     pub chain: Vec<Arc<Block>>,
     utxos: BTreeMap<OutPoint, Utxo>,
     supply: Amount,
+    /// What is locked for each validator.
+    collaterals: BTreeMap<MasternodeId, OutPoint>,
+    /// Vote keys of validators convicted by evidence in a block.
+    pub convicted: BTreeSet<PublicKey>,
     pub coverage: Coverage,
 }
 
 impl Oracle {
-    pub fn new(committee: Arc<Committee>, params: Params, genesis: Vec<(OutPoint, Utxo)>) -> Self {
+    pub fn new(
+        params: Params,
+        genesis: Vec<(OutPoint, Utxo)>,
+        collaterals: BTreeMap<MasternodeId, OutPoint>,
+    ) -> Self {
         let supply = Amount::checked_sum(genesis.iter().map(|(_, utxo)| utxo.value)).expect("a real supply");
         Self {
-            committee,
             params,
             eras: BTreeMap::new(),
             bodies: BTreeMap::new(),
@@ -100,8 +124,14 @@ impl Oracle {
             chain: Vec::new(),
             utxos: genesis.into_iter().collect(),
             supply,
+            collaterals,
+            convicted: BTreeSet::new(),
             coverage: Coverage::default(),
         }
+    }
+
+    pub fn params(&self) -> &Params {
+        &self.params
     }
 
     /// Whether payments are voted on, so that there are streams to end.
@@ -113,6 +143,8 @@ impl Oracle {
     pub fn enter(&mut self, context: &EraContext) {
         self.eras.entry(context.era_tag).or_insert_with(|| Era {
             height: context.height,
+            committee: Arc::clone(&context.committee),
+            union: Union::default(),
             prepares: BTreeMap::new(),
             commits: BTreeMap::new(),
             certified: BTreeMap::new(),
@@ -144,12 +176,12 @@ impl Oracle {
 
     /// Counts a batch its voter has sent.
     pub fn count_batch(&mut self, batch: &VoteBatch) -> Result<(), Broken> {
-        let quorum = self.committee.quorum();
         let Some(era) = self.eras.get_mut(&batch.era_tag) else { return Ok(()) };
+        let committee = Arc::clone(&era.committee);
         let (mut certified, mut finals) = (Vec::new(), Vec::new());
         for txid in &batch.prepares {
             let voters = era.prepares.entry(*txid).or_default();
-            let before = voters.weight;
+            let before = voters.weight(&committee);
             for outpoint in self.bodies.get(txid).filter(|_| before == 0).iter().flat_map(|tx| tx.spends()) {
                 let (first, contested) = era.contested.entry(outpoint).or_insert((*txid, false));
                 if first != txid && !*contested {
@@ -157,15 +189,15 @@ impl Oracle {
                     self.coverage.conflicts_voted_on += 1;
                 }
             }
-            voters.add(batch.voter, &self.committee);
-            if before < quorum && voters.weight >= quorum {
+            voters.add(batch.voter);
+            if before < committee.quorum() && voters.are_quorum(&committee) {
                 certified.push(*txid);
             }
         }
         for txid in &batch.commits {
             let voters = era.commits.entry(*txid).or_default();
-            voters.add(batch.voter, &self.committee);
-            if voters.weight >= quorum && era.finals.insert(*txid) {
+            voters.add(batch.voter);
+            if voters.are_quorum(&committee) && era.finals.insert(*txid) {
                 finals.push(*txid);
             }
         }
@@ -174,6 +206,40 @@ impl Oracle {
         }
         for txid in finals {
             self.finalise(batch.era_tag, txid)?;
+        }
+        Ok(())
+    }
+
+    /// An honest validator has commit-voted: what all of them did must fit into one block (protocol §5).
+    pub fn unite(&mut self, tag: EraTag, commits: &[Txid]) -> Result<(), Broken> {
+        let Some(era) = self.eras.get_mut(&tag) else { return Ok(()) };
+        let before = era.union.bytes;
+        for txid in commits {
+            let Some(body) = self.bodies.get(txid).filter(|_| era.union.members.insert(*txid)) else {
+                continue;
+            };
+            for outpoint in body.spends() {
+                let first = *era.union.spends.entry(outpoint).or_insert(*txid);
+                if first != *txid {
+                    return broken(
+                        "union",
+                        format!("{first:?} and {txid:?} spend {outpoint}, both commit-voted"),
+                    );
+                }
+            }
+            era.union.bytes += body.size();
+            era.union.signatures += body.body().inputs.len() as u64;
+        }
+        let (bytes, signatures) = (era.union.bytes, era.union.signatures);
+        if bytes > 2 * self.params.era_bytes || signatures > 2 * self.params.era_signatures {
+            return broken(
+                "union",
+                format!("{bytes} bytes, {signatures} signatures are commit-voted at {}", era.height),
+            );
+        }
+        let half = self.params.era_bytes / 2;
+        if before <= half && bytes > half {
+            self.coverage.unions_above_half_a_budget += 1;
         }
         Ok(())
     }
@@ -240,14 +306,11 @@ impl Oracle {
 
     /// Counts a prevote or precommit its voter has sent.
     pub fn count_vote(&mut self, vote: &Vote) -> Result<(), Broken> {
-        let quorum = self.committee.quorum();
         let Some(era) = self.eras.get_mut(&vote.era_tag) else { return Ok(()) };
         let voters = era.votes.entry((vote.round, vote.step, vote.block)).or_default();
-        voters.add(vote.voter, &self.committee);
-        let Some(block) = vote.block.filter(|_| vote.step == Step::Precommit && voters.weight >= quorum)
-        else {
-            return Ok(());
-        };
+        voters.add(vote.voter);
+        let quorum = vote.step == Step::Precommit && voters.are_quorum(&era.committee);
+        let Some(block) = vote.block.filter(|_| quorum) else { return Ok(()) };
         if !era.committable.insert(block) {
             return Ok(());
         }
@@ -262,24 +325,26 @@ impl Oracle {
         Ok(())
     }
 
-    /// Weight of all votes of a kind sent in an era.
-    pub fn vote_weight(&self, tag: EraTag, round: u32, step: Step, block: Option<BlockId>) -> u64 {
-        let votes = self.eras.get(&tag).and_then(|era| era.votes.get(&(round, step, block)));
-        votes.map_or(0, |voters| voters.weight)
+    /// Whether votes of a kind of quorum weight were sent in an era.
+    pub fn has_quorum(&self, tag: EraTag, round: u32, step: Step, block: Option<BlockId>) -> bool {
+        let Some(era) = self.eras.get(&tag) else { return false };
+        era.votes.get(&(round, step, block)).is_some_and(|voters| voters.are_quorum(&era.committee))
+    }
+
+    /// The committee of an era somebody entered.
+    pub fn committee(&self, tag: EraTag) -> Option<&Committee> {
+        self.eras.get(&tag).map(|era| &*era.committee)
     }
 
     /// Whether a quorum has prevoted the block in a round from `from` on and below `below`.
     pub fn has_pol(&self, tag: EraTag, block: BlockId, from: u32, below: u32) -> bool {
-        let quorum = self.committee.quorum();
-        let weight = |round| self.vote_weight(tag, round, Step::Prevote, Some(block));
-        (from..below).any(|round| weight(round) >= quorum)
+        (from..below).any(|round| self.has_quorum(tag, round, Step::Prevote, Some(block)))
     }
 
     /// Whether a quorum has prepared the payment in the era.
     pub fn is_certified(&self, tag: EraTag, txid: &Txid) -> bool {
-        let quorum = self.committee.quorum();
-        let voters = self.eras.get(&tag).and_then(|era| era.prepares.get(txid));
-        voters.is_some_and(|voters| voters.weight >= quorum)
+        let Some(era) = self.eras.get(&tag) else { return false };
+        era.prepares.get(txid).is_some_and(|voters| voters.are_quorum(&era.committee))
     }
 
     /// A node says a payment is final: a quorum must have commit-voted it.
@@ -293,7 +358,7 @@ impl Oracle {
     /// A node has committed a block.
     pub fn commit(&mut self, tag: EraTag, block: &Arc<Block>, qc: &Qc) -> Result<(), Broken> {
         let (id, height) = (block.id(), block.header.height);
-        if self.vote_weight(tag, qc.round, Step::Precommit, Some(id)) < self.committee.quorum() {
+        if !self.has_quorum(tag, qc.round, Step::Precommit, Some(id)) {
             return broken("S3", format!("{id:?} committed at {height} without a quorum of precommits"));
         }
         self.learn(&block.outline());
@@ -333,6 +398,10 @@ impl Oracle {
             self.included.insert(transaction.id(), height);
         }
         for transaction in &block.transactions {
+            if let Ok(Some(special)) = transaction.special() {
+                self.convict(transaction.id(), special, height)?;
+                continue;
+            }
             self.spend(transaction.id(), height)?;
             let by_votes = self.eras.get(&tag).is_some_and(|era| era.finals.contains(&transaction.id()));
             self.coverage.payments_in_blocks += 1;
@@ -341,15 +410,37 @@ impl Oracle {
         let Some(fees) = spent.checked_sub(made).and_then(Amount::from_units) else {
             return broken("state", format!("block {height} makes {made} out of {spent}"));
         };
-        self.pay_out(block, fees)?;
+        self.pay_out(block, tag, fees)?;
         self.chain.push(Arc::clone(block));
         self.recount(block)
     }
 
-    fn pay_out(&mut self, block: &Block, fees: Amount) -> Result<(), Broken> {
+    /// Evidence burns a part of the collateral of its offender, once.
+    fn convict(&mut self, txid: Txid, special: &Special, height: u64) -> Result<(), Broken> {
+        let Special::Evidence(evidence) = special else {
+            return broken("state", format!("block {height} holds {special:?}, which nobody made"));
+        };
+        let locked = self.collaterals.get_mut(&evidence.offender);
+        let whole = locked.as_ref().and_then(|outpoint| self.utxos.remove(outpoint));
+        let (Some(locked), Some(whole)) = (locked, whole) else {
+            return broken("state", format!("no collateral for {evidence:?}"));
+        };
+        if !self.convicted.insert(evidence.vote_key) {
+            return broken("state", format!("convicted twice: {evidence:?}"));
+        }
+        let burned = whole.value.units() * self.params.slash_percent / 100;
+        let amount = |units| Amount::from_units(units).expect("less than what there was");
+        *locked = OutPoint { txid, index: 0 };
+        self.utxos.insert(*locked, Utxo { value: amount(whole.value.units() - burned), height, ..whole });
+        self.supply = amount(self.supply.units() - burned);
+        self.coverage.convictions += 1;
+        Ok(())
+    }
+
+    fn pay_out(&mut self, block: &Block, tag: EraTag, fees: Amount) -> Result<(), Broken> {
         let header = &block.header;
-        let Some(proposer) = self.committee.members().iter().find(|member| member.id == header.proposer)
-        else {
+        let mut members = self.committee(tag).map(Committee::members).unwrap_or_default().iter();
+        let Some(proposer) = members.find(|member| member.id == header.proposer) else {
             return broken("state", format!("block {} is by nobody in the committee", header.height));
         };
         let paid = payout(&self.params, header.height, self.supply, fees, proposer.payout);

@@ -27,7 +27,7 @@ pub struct Own {
 impl Own {
     /// Whether anything was signed.
     pub fn has_signed(&self) -> bool {
-        !self.stream.is_empty()
+        !self.stream.is_empty() || !self.votes.is_empty()
     }
 
     /// Whether the last batch was sent.
@@ -103,7 +103,8 @@ impl Own {
         if !oracle.is_certified(tag, txid) {
             return broken("commit", format!("{txid:?} is commit-voted without a prepare quorum"));
         }
-        if !disk.index.has_body(txid) || !disk.index.proves_prepared(tag, txid, oracle.committee.quorum()) {
+        let proven = oracle.committee(tag).is_some_and(|of| disk.index.proves_prepared(tag, txid, of));
+        if !disk.index.has_body(txid) || !proven {
             return broken(
                 "log before send",
                 format!("{txid:?} is commit-voted without body or P in the log"),
@@ -199,7 +200,7 @@ impl Own {
 }
 
 fn precommit(tag: EraTag, round: u32, block: BlockId, oracle: &Oracle, disk: &Disk) -> Result<(), Broken> {
-    if oracle.vote_weight(tag, round, Step::Prevote, Some(block)) < oracle.committee.quorum() {
+    if !oracle.has_quorum(tag, round, Step::Prevote, Some(block)) {
         return broken(
             "precommit",
             format!("{block:?} precommitted in round {round} without a prevote quorum"),

@@ -3,6 +3,7 @@
 //! Drawn once, before the run; the run itself draws from generators forked off the same seed.
 
 use crate::random::Random;
+use masternode::consensus::planted::Bug;
 use masternode::consensus::timing::Timing;
 use masternode::primitives::tier::Tier;
 
@@ -36,25 +37,45 @@ impl Role {
 pub enum Mutant {
     /// Nothing planted.
     None,
+    /// A fault in every machine.
+    Machine(Bug),
     /// A validator that restarts has lost its whole log of the current height.
     LogLost,
     /// A validator that restarts has lost the last records it had made durable.
     TailLost,
-    /// Byzantine weight of half the committee, more than the protocol claims to stand.
+    /// Byzantine weight of a third to half of the committee, more than the protocol claims to stand.
     TooManyByzantine,
 }
 
-/// How long messages take.
+/// How long most messages take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delays {
     /// 1 to 5 ms.
     Lan,
     /// 10 to 120 ms.
     Wan,
-    /// Mostly 5 to 60 ms, one in twelve up to 5 s.
-    Tail,
     /// Anything from 1 ms to 1.5 s, so that everything is reordered.
     Wild,
+}
+
+/// What an adversary in the network holds back most of, for up to 2 s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    Batches,
+    Proposals,
+    Prevotes,
+    Precommits,
+}
+
+/// How much is paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Far below the budget of an era.
+    Light,
+    /// A budget of a few payments an era, so that it sometimes runs out.
+    Tight,
+    /// More than the budget for three eras and longer.
+    Full,
 }
 
 /// Everything a run is determined by, besides the generators forked from the seed.
@@ -67,65 +88,142 @@ pub struct Scenario {
     pub tiers: Vec<Tier>,
     pub real_keys: bool,
     pub fast_path: bool,
-    /// A budget of a few payments an era, so that it runs out.
-    pub small_budget: bool,
+    pub load: Load,
     pub timing: Timing,
     pub delays: Delays,
+    /// How many of 1000 messages take up to 5 s.
+    pub straggler_permille: u64,
+    pub held: Option<Held>,
     pub drop_permille: u64,
     pub duplicate_permille: u64,
     /// How many partitions come and go.
     pub partitions: u64,
+    /// Whether nodes are cut off one by one and healed in another order.
+    pub swizzle: bool,
     /// Most crashes of the run, and how likely one is at an ordinary and at a delicate boundary.
     pub crashes: u64,
     pub crash_permille: u64,
     pub crash_delicate_permille: u64,
+    /// A crash of this node before the effect with this number.
+    pub crash_at: Option<(usize, u64)>,
+    /// How many of 1000 records that were not synced survive a crash; by chance when not set.
+    pub kept_permille: Option<u64>,
+    /// Whether all liars withhold votes.
+    pub withhold: bool,
+    /// Whether a node that a withheld quorum was shown to crashes right after.
+    pub crash_favourites: bool,
     /// Whether all validators are stopped at once in the middle.
     pub blackout: bool,
+    /// Nodes that start at genesis when the run is under way.
+    pub late: Vec<usize>,
+    /// How many clocks jump.
+    pub clock_jumps: u64,
+    /// Whether monotonic clocks run at different speeds.
+    pub uneven_clocks: bool,
     pub payments: usize,
+    /// So many of the transactions made are handed in.
+    pub payments_kept: usize,
     /// When faults stop, in simulated microseconds.
     pub calm_at_us: u64,
     /// Whether Byzantine validators go on when other faults stop.
     pub liars_go_on: bool,
+    /// Whether the run goes on for a while after faults stop, to see the pace.
+    pub lingers: bool,
+    /// Only the rules over what everybody sent count, not those over what each one signed.
+    pub safety_only: bool,
 }
 
 impl Scenario {
     /// The scenario of a seed.
     pub fn of(seed: u64, mutant: Mutant) -> Self {
         let mut random = Random::new(seed);
-        let validators = if random.chance(650) { 4 } else { 7 };
-        let tiers: Vec<Tier> = if random.chance(700) {
-            vec![Tier::Silver; validators]
-        } else {
-            (0..validators).map(|_| *random.pick(&[Tier::Silver, Tier::Silver, Tier::Bronze])).collect()
-        };
+        let tiers = tiers(&mut random);
         let weights: Vec<u64> = tiers.iter().map(|tier| tier.weight()).collect();
         let mut roles = byzantine(&mut random, &weights, mutant);
         if random.chance(150) {
             roles.push(Role::Observer);
         }
         let crashing = random.chance(600) || matches!(mutant, Mutant::LogLost | Mutant::TailLost);
-        let calm_at_us = random.between(4000, 9000) * MS;
-        Self {
+        let calm_at_us = random.between(3000, 8000) * MS;
+        let honest: Vec<usize> = (0..roles.len()).filter(|node| roles[*node].is_honest()).collect();
+        let late = if random.chance(150) { vec![*random.pick(&honest)] } else { Vec::new() };
+        let load = *random.pick(&[
+            Load::Light,
+            Load::Light,
+            Load::Light,
+            Load::Light,
+            Load::Light,
+            Load::Light,
+            Load::Tight,
+            Load::Tight,
+            Load::Full,
+        ]);
+        let light = random.index(26) + 6;
+        let mut scenario = Self {
             seed,
             mutant,
-            roles,
-            tiers,
-            real_keys: seed % 25 == 24,
-            fast_path: !random.chance(150),
-            small_budget: random.chance(150),
+            real_keys: seed % 50 == 24,
+            fast_path: !random.chance(120),
+            load,
             timing: timing(&mut random),
-            delays: *random.pick(&[Delays::Lan, Delays::Wan, Delays::Wan, Delays::Tail, Delays::Wild]),
+            delays: *random.pick(&[Delays::Lan, Delays::Lan, Delays::Wan, Delays::Wan, Delays::Wild]),
+            straggler_permille: *random.pick(&[0, 5, 20, 80]),
+            held: *random.pick(&[
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                Some(Held::Batches),
+                Some(Held::Proposals),
+                Some(Held::Prevotes),
+                Some(Held::Precommits),
+                Some(Held::Precommits),
+            ]),
             drop_permille: *random.pick(&[0, 0, 20, 50, 100, 300]),
             duplicate_permille: *random.pick(&[0, 30, 150]),
             partitions: *random.pick(&[0, 0, 1, 2, 3]),
+            swizzle: random.chance(120),
             crashes: if crashing { random.between(1, 8) } else { 0 },
             crash_permille: *random.pick(&[1, 3, 10]),
             crash_delicate_permille: *random.pick(&[10, 40, 100]),
-            blackout: crashing && random.chance(200),
-            payments: random.index(26) + 6,
+            crash_at: random.chance(200).then(|| (*random.pick(&honest), random.below(400))),
+            kept_permille: None,
+            withhold: false,
+            crash_favourites: random.chance(500),
+            blackout: crashing && random.chance(250),
+            late,
+            clock_jumps: *random.pick(&[0, 0, 0, 1, 3]),
+            uneven_clocks: random.chance(200),
+            payments: if load == Load::Full { 120 } else { light },
+            payments_kept: usize::MAX,
             calm_at_us,
             liars_go_on: random.chance(500),
+            lingers: random.chance(150),
+            safety_only: false,
+            roles,
+            tiers,
+        };
+        if mutant == Mutant::TooManyByzantine {
+            scenario.split_the_honest();
         }
+        scenario
+    }
+
+    /// Makes the most of Byzantine weight above a third: honest nodes hear of each other late, and of
+    /// two conflicting payments each hears of one first.
+    fn split_the_honest(&mut self) {
+        self.delays = Delays::Wild;
+        self.held = None;
+        (self.drop_permille, self.crashes, self.crash_at) = (0, 0, None);
+        (self.payments, self.load, self.fast_path) = (40, Load::Light, true);
+        (self.late, self.blackout, self.safety_only) = (Vec::new(), false, true);
+    }
+
+    /// For how long payments are handed in, in microseconds: full load fills each of some eras.
+    pub fn paying_us(&self) -> u64 {
+        if self.load == Load::Full { 4 * self.timing.era_us } else { self.calm_at_us }
     }
 
     /// Nodes of all kinds.
@@ -139,26 +237,46 @@ impl Scenario {
     }
 }
 
-/// Turns validators Byzantine while `3 F < W` holds, or well beyond it when that is the mutant.
+/// Four to ten validators, nearly always of unequal weight.
+fn tiers(random: &mut Random) -> Vec<Tier> {
+    let validators = *random.pick(&[4, 4, 4, 4, 5, 5, 6, 7, 7, 8, 10]);
+    if random.chance(150) {
+        return vec![*random.pick(&[Tier::Bronze, Tier::Silver]); validators];
+    }
+    let pairs = [(Tier::Silver, Tier::Bronze), (Tier::Silver, Tier::Bronze), (Tier::Gold, Tier::Silver)];
+    let (heavy, light) = *random.pick(&pairs);
+    let share = *random.pick(&[300, 600, 850]);
+    (0..validators).map(|_| if random.chance(share) { heavy } else { light }).collect()
+}
+
+/// Turns validators Byzantine: as much weight as `3 F < W` allows or nearly so; beyond it, up to half,
+/// when that is the mutant.
 fn byzantine(random: &mut Random, weights: &[u64], mutant: Mutant) -> Vec<Role> {
     let total: u64 = weights.iter().sum();
     let mut roles = vec![Role::Honest; weights.len()];
-    if mutant != Mutant::TooManyByzantine && random.chance(250) {
+    let too_many = mutant == Mutant::TooManyByzantine;
+    if random.chance(200) && !too_many {
         return roles;
     }
-    let mut order: Vec<usize> = (0..weights.len()).collect();
-    random.shuffle(&mut order);
-    let mut faulty = 0;
-    for validator in order {
-        let grown = faulty + weights[validator];
-        let fits = if mutant == Mutant::TooManyByzantine { 2 * grown <= total } else { 3 * grown < total };
-        if fits {
-            faulty = grown;
-            roles[validator] = match mutant {
-                Mutant::TooManyByzantine => *random.pick(&[Role::Twins, Role::Liar]),
-                _ => *random.pick(&[Role::Silent, Role::Twins, Role::Liar, Role::Liar]),
-            };
-        }
+    let weight = |set: &usize| -> u64 {
+        weights.iter().enumerate().filter(|(place, _)| set >> place & 1 == 1).map(|(_, weight)| weight).sum()
+    };
+    let allowed = |set: &usize| {
+        let faulty = weight(set);
+        if too_many { 3 * faulty >= total && 2 * faulty <= total } else { 3 * faulty < total }
+    };
+    let mut sets: Vec<usize> = (0..1 << weights.len()).filter(allowed).collect();
+    sets.sort_by_key(|set| std::cmp::Reverse((weight(set), *set)));
+    sets.truncate(8);
+    if sets.is_empty() {
+        return roles;
+    }
+    let set = *random.pick(&sets);
+    for (_, role) in roles.iter_mut().enumerate().filter(|(place, _)| set >> place & 1 == 1) {
+        *role = match mutant {
+            Mutant::TooManyByzantine => Role::Liar,
+            _ => *random.pick(&[Role::Silent, Role::Twins, Role::Twins, Role::Liar, Role::Liar, Role::Liar]),
+        };
     }
     roles
 }

@@ -43,6 +43,8 @@ pub struct Workload {
     pub valid: BTreeMap<Txid, SharedTransaction>,
     /// Ids of the valid ones, parents before children.
     pub order: Vec<Txid>,
+    /// Valid ones only Byzantine validators have.
+    pub hidden: Vec<SharedTransaction>,
     /// The ones that never can.
     pub invalid: BTreeMap<Txid, &'static str>,
     /// Pairs that spend the same coin.
@@ -70,14 +72,18 @@ impl Workload {
             plan: Vec::new(),
             valid: BTreeMap::new(),
             order: Vec::new(),
+            hidden: Vec::new(),
             invalid: BTreeMap::new(),
             conflicts: Vec::new(),
         };
         let mut maker = Maker { random, chain, owners, coins, made };
         let nodes: Vec<usize> = (0..scenario.nodes()).collect();
+        for _ in 0..2 {
+            maker.hidden();
+        }
         let mut at_us = 1000;
         for _ in 0..scenario.payments {
-            at_us += maker.random.below(2 * scenario.calm_at_us / scenario.payments as u64);
+            at_us += maker.random.below(2 * scenario.paying_us() / scenario.payments as u64);
             match maker.random.below(100) {
                 0..50 => maker.payment(at_us, &nodes),
                 50..60 => maker.chain(at_us, &nodes),
@@ -85,7 +91,11 @@ impl Workload {
                 _ => maker.invalid(at_us, &nodes),
             }
         }
-        maker.made
+        let mut made = maker.made;
+        made.plan.truncate(scenario.payments_kept);
+        let handed_in = |txid: &Txid| made.plan.iter().any(|planned| planned.transaction.id() == *txid);
+        made.order.retain(handed_in);
+        made
     }
 }
 
@@ -220,6 +230,19 @@ impl Maker<'_> {
                 self.pay(&[coin], at_us + 5000, to);
             }
         }
+    }
+
+    /// A payment nobody is given but the liars. It spends coins that stay available to others.
+    fn hidden(&mut self) {
+        let coins = self.take(1);
+        if coins.is_empty() {
+            return;
+        }
+        let body = self.build(&coins, 5000, 2);
+        let transaction = self.seal(body);
+        self.made.valid.insert(transaction.id(), transaction.clone());
+        self.made.hidden.push(transaction);
+        self.coins.extend(coins);
     }
 
     /// A payment that is wrong in one way. It spends coins that stay available to valid ones.

@@ -4,14 +4,12 @@
 use crate::actor::Actor;
 use crate::chain::Chain;
 use crate::coverage::Coverage;
-use crate::liar::Scene;
 use crate::network::Network;
 use crate::oracle::{Broken, Oracle, broken};
 use crate::random::Random;
-use crate::scenario::{MS, Role, Scenario};
+use crate::scenario::{Held, MS, Mutant, Role, Scenario};
 use crate::trace::Trace;
 use crate::workload::Workload;
-use masternode::consensus::host::Host;
 use masternode::consensus::input::Input;
 use masternode::consensus::signer::Signer;
 use masternode::primitives::block::Block;
@@ -20,6 +18,7 @@ use masternode::primitives::hash::{Domain, EraTag, Txid, hash};
 use masternode::primitives::keys::PublicKey;
 use masternode::primitives::message::{Message, PeerId};
 use masternode::primitives::transaction::SharedTransaction;
+use masternode::primitives::vote::Step;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::rc::Rc;
@@ -27,6 +26,12 @@ use std::sync::Arc;
 
 /// How long after faults stop everything must be settled, in simulated microseconds.
 const SETTLE_MAX_US: u64 = 90_000 * MS;
+
+/// How long a run goes on to see its pace, in simulated microseconds.
+const LINGER_US: u64 = 9000 * MS;
+
+/// How long a run in which too many are Byzantine goes on after faults stop, to see what is proved.
+const REMORSE_US: u64 = 3000 * MS;
 
 /// Blocks every node must add after faults stop.
 const BLOCKS_AFTER_CALM: u64 = 2;
@@ -39,6 +44,21 @@ pub enum Packet {
     Decided { block: Arc<Block>, qc: Qc },
 }
 
+impl Packet {
+    /// Its kind, if it is one that may be held back.
+    pub fn held(&self) -> Option<Held> {
+        match self {
+            Self::Message(Message::VoteBatch(_)) => Some(Held::Batches),
+            Self::Message(Message::Proposal(_)) => Some(Held::Proposals),
+            Self::Message(Message::Vote(vote)) => Some(match vote.step {
+                Step::Prevote => Held::Prevotes,
+                Step::Precommit => Held::Precommits,
+            }),
+            _ => None,
+        }
+    }
+}
+
 /// What happens at a time.
 pub enum Event {
     Deliver { actor: usize, from: usize, packet: Rc<Packet> },
@@ -46,8 +66,11 @@ pub enum Event {
     Submit { node: usize, transaction: SharedTransaction },
     Retry,
     Restart { actor: usize },
+    Crash { actor: usize },
     Partition,
     Heal,
+    Alone { node: usize, cut: bool },
+    ClockJump { actor: usize },
     Relink,
     Blackout,
     Lie { actor: usize },
@@ -83,7 +106,10 @@ pub struct Outcome {
     pub trace_hash: u64,
     pub story: String,
     pub broken: Option<Broken>,
-    pub simulated_us: u64,
+    /// Nodes some honest node holds evidence against.
+    pub proven: BTreeSet<usize>,
+    /// Effects of each node that follows the rules.
+    pub effects: Vec<u64>,
 }
 
 /// A run.
@@ -101,8 +127,13 @@ pub struct World {
     /// For liars and twins: what each of their keys has signed for a place, to count equivocations.
     pub signed: BTreeMap<(usize, EraTag, &'static str, u32), u64>,
     pub peers: Vec<PeerId>,
-    handed_in: BTreeSet<Txid>,
-    calm: bool,
+    pub handed_in: BTreeSet<Txid>,
+    /// When the honest nodes entered each height.
+    pub entered: BTreeMap<u64, BTreeMap<usize, u64>>,
+    /// The first conflict of a run in which too many are Byzantine, and who was proved guilty.
+    pub conflict: Option<Broken>,
+    pub proven: BTreeSet<usize>,
+    pub calm: bool,
     finished: bool,
     calm_height: u64,
     queue: BinaryHeap<Reverse<Queued>>,
@@ -119,9 +150,16 @@ impl World {
             coverage: world.oracle.coverage.clone(),
             trace_hash: world.trace.hash(),
             story,
-            broken: result.err(),
-            simulated_us: world.at_us,
+            effects: world.effects(),
+            broken: result.err().or(world.conflict),
+            proven: world.proven,
         }
+    }
+
+    fn effects(&self) -> Vec<u64> {
+        let effects =
+            |node| self.actors.iter().filter(move |actor| actor.address == node).map(|actor| actor.effects);
+        (0..self.scenario.nodes()).map(|node| effects(node).sum()).collect()
     }
 
     fn new(scenario: Scenario, in_words: bool) -> Self {
@@ -142,12 +180,15 @@ impl World {
                 if count == 2 {
                     actor.shown = both | if twin == 0 { side } else { !side };
                 }
+                if let Some(liar) = &mut actor.liar {
+                    let hidden = workload.hidden.iter().chain(workload.valid.values().take(6));
+                    liar.bodies = hidden.map(|body| (body.id(), body.clone())).collect();
+                }
                 actors.push(actor);
             }
         }
-        let host = chain.host();
         let mut oracle =
-            Oracle::new(host.tip().next_committee, chain.genesis.params.clone(), chain.genesis.utxos());
+            Oracle::new(chain.genesis.params.clone(), chain.genesis.utxos(), chain.collaterals());
         oracle.bodies = workload.valid.clone();
         oracle.coverage.runs_without_fast_path += u64::from(!scenario.fast_path);
         oracle.coverage.runs_with_real_keys += u64::from(scenario.real_keys);
@@ -167,6 +208,9 @@ impl World {
             at_us: 0,
             signed: BTreeMap::new(),
             handed_in: BTreeSet::new(),
+            entered: BTreeMap::new(),
+            conflict: None,
+            proven: BTreeSet::new(),
             calm: false,
             finished: false,
             calm_height: 0,
@@ -191,17 +235,7 @@ impl World {
                 self.at(at_us, Event::Submit { node, transaction });
             }
         }
-        for _ in 0..self.scenario.partitions {
-            let begin = self.random.between(100 * MS, calm_at_us);
-            let end = begin + self.random.between(200 * MS, 3000 * MS);
-            self.at(begin, Event::Partition);
-            self.at(begin + self.random.clone().between(50 * MS, 1500 * MS), Event::Relink);
-            self.at(end.min(calm_at_us), Event::Heal);
-        }
-        if self.scenario.blackout {
-            let at_us = self.random.between(500 * MS, calm_at_us);
-            self.at(at_us, Event::Blackout);
-        }
+        self.plan_faults();
         for actor in 0..self.actors.len() {
             if self.actors[actor].liar.is_some() {
                 self.at(5 * MS, Event::Lie { actor });
@@ -219,10 +253,17 @@ impl World {
         self.relink()?;
         while let Some(Reverse(Queued { at_us, event, .. })) = self.queue.pop() {
             self.at_us = self.at_us.max(at_us);
+            if self.scenario.mutant == Mutant::TooManyByzantine
+                && self.at_us > self.scenario.calm_at_us + REMORSE_US
+            {
+                // Nothing is owed any more.
+                return Ok(());
+            }
             if self.at_us > self.scenario.calm_at_us + SETTLE_MAX_US {
                 return self.unsettled();
             }
-            self.happen(event)?;
+            let happened = self.happen(event);
+            self.tolerate(happened)?;
             if self.finished {
                 return Ok(());
             }
@@ -237,6 +278,18 @@ impl World {
             Event::Submit { node, transaction } => self.submit(node, &transaction),
             Event::Retry => self.retry(),
             Event::Restart { actor } => self.restart(actor),
+            Event::Crash { actor } => {
+                if self.actors[actor].is_up() && !self.calm {
+                    self.oracle.coverage.crashes_of_favourites += 1;
+                    self.crash(actor);
+                }
+                Ok(())
+            }
+            Event::Alone { node, cut } => self.set_alone(node, cut),
+            Event::ClockJump { actor } => {
+                self.clock_jump(actor);
+                Ok(())
+            }
             Event::Partition => {
                 let kind = self.network.partition();
                 self.oracle.coverage.partitions += 1;
@@ -300,7 +353,7 @@ impl World {
     }
 
     /// Valid payments not in a block that still can be, parents before children.
-    fn open_payments(&self) -> Vec<Txid> {
+    pub fn open_payments(&self) -> Vec<Txid> {
         let open = self.workload.order.iter().copied();
         open.filter(|txid| !self.oracle.included.contains_key(txid) && !self.oracle.is_doomed(txid)).collect()
     }
@@ -329,9 +382,11 @@ impl World {
     fn become_calm(&mut self) -> Result<(), Broken> {
         self.calm = true;
         self.crashes_left = 0;
+        self.scenario.crash_at = None;
         self.network.calm();
         self.trace.note(self.at_us, 3, || "faults stop".to_owned());
         for actor in 0..self.actors.len() {
+            self.actors[actor].set_wall(&mut self.random, 600);
             self.restart(actor)?;
         }
         self.relink()?;
@@ -343,7 +398,8 @@ impl World {
     pub fn look_for_the_end(&mut self) {
         let behind =
             |actor: &Actor| actor.role.is_honest() && (!actor.is_up() || actor.height() < self.calm_height);
-        if !self.calm || self.actors.iter().any(behind) || !self.open_payments().is_empty() {
+        let lingers = self.scenario.lingers && self.at_us < self.scenario.calm_at_us + LINGER_US;
+        if !self.calm || lingers || self.actors.iter().any(behind) || !self.open_payments().is_empty() {
             return;
         }
         // All must have what settled the last payment.
@@ -398,34 +454,5 @@ impl World {
     fn is_up(&self, node: usize) -> bool {
         self.scenario.roles[node] == Role::Silent
             || self.actors.iter().any(|actor| actor.address == node && actor.is_up())
-    }
-
-    fn lie(&mut self, actor: usize) -> Result<(), Broken> {
-        if self.calm && !self.scenario.liars_go_on {
-            return Ok(());
-        }
-        let payments: Vec<Txid> =
-            self.open_payments().into_iter().filter(|txid| self.handed_in.contains(txid)).take(20).collect();
-        let targets: Vec<usize> =
-            (0..self.scenario.nodes()).filter(|node| self.scenario.honest(*node)).collect();
-        let Some(mut liar) = self.actors[actor].liar.take() else { return Ok(()) };
-        let state = &self.actors[actor];
-        let lies = match &state.machine {
-            Some(machine) => liar.tick(&Scene {
-                context: &machine.era(),
-                host: &state.host,
-                key: &state.key,
-                payments: &payments,
-                targets: &targets,
-            }),
-            None => Vec::new(),
-        };
-        self.actors[actor].liar = Some(liar);
-        for (target, message) in lies {
-            self.emit(actor, &[target], message)?;
-        }
-        let pause = self.random.between(10 * MS, 90 * MS);
-        self.at(self.at_us + pause, Event::Lie { actor });
-        Ok(())
     }
 }

@@ -41,7 +41,7 @@ impl Machine {
     }
 
     /// The pool's part: check, admit, relay, vote.
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         host: &mut dyn Host,
         from: Option<PeerId>,

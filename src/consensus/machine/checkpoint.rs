@@ -8,6 +8,7 @@ use super::pulls::Want;
 use super::{Candidate, Machine, RoundStep};
 use crate::consensus::host::Host;
 use crate::consensus::output::{Notice, Record, Target};
+use crate::consensus::planted::Bug;
 use crate::consensus::rounds::Addition;
 use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::Qc;
@@ -31,7 +32,9 @@ impl Machine {
                     self.freeze(host);
                     continue;
                 }
-                return;
+                if !self.has_bug(Bug::RoundsBeforeLast) {
+                    return;
+                }
             }
             let applied = self.try_skip_round()
                 || self.try_propose(host)
@@ -72,7 +75,7 @@ impl Machine {
             .filter_map(|(_, round)| round.proposal.as_ref())
             .map(|proposal| proposal.outline.header.id())
             .collect();
-        let quorum = self.context.committee.quorum();
+        let quorum = self.quorum();
         for (_, round) in self.checkpoint.rounds.iter() {
             kept.extend(round.polled(quorum).flatten());
             kept.extend(round.precommits.quorum(quorum).flatten());
@@ -140,7 +143,7 @@ impl Machine {
     }
 
     fn add_vote(&mut self, vote: &Vote) {
-        let weight = self.context.committee.weight(vote.voter);
+        let weight = self.weight(vote.voter);
         if self.checkpoint.rounds.add_vote(vote, weight, self.checkpoint.round) == Addition::Conflict {
             self.accuse_of_votes(vote);
         }
@@ -370,13 +373,12 @@ impl Machine {
     ) -> Result<(), String> {
         verdict?;
         let outline = &proposal.outline;
-        if let Some(txid) =
-            self.era.commit_voted.iter().find(|txid| outline.txids.binary_search(txid).is_err())
-        {
+        let left_out = self.era.commit_voted.iter().find(|txid| outline.txids.binary_search(txid).is_err());
+        if let Some(txid) = left_out.filter(|_| !self.has_bug(Bug::NoSubsetRule)) {
             return Err(format!("the block leaves out {txid}, which this node commit-voted"));
         }
         self.time_ok(host, outline.header.time_ms)?;
-        match self.checkpoint.locked {
+        match self.lock_of_rounds() {
             Some((block, round)) if block != outline.header.id() => {
                 Err(format!("this node is locked on {block} since round {round}"))
             }
@@ -421,7 +423,7 @@ impl Machine {
             ));
             return Err(fault);
         }
-        match self.checkpoint.locked {
+        match self.lock_of_rounds() {
             Some((block, round)) if block != id && i64::from(round) > i64::from(proposal.valid_round) => {
                 Err(format!("this node is locked on {block} since round {round}"))
             }
@@ -431,7 +433,7 @@ impl Machine {
 
     /// The rules on prevote quorums: lock and precommit in the current round, remember older ones.
     fn try_precommit(&mut self, host: &dyn Host) -> bool {
-        let quorum = self.context.committee.quorum();
+        let quorum = self.quorum();
         let current = self.checkpoint.round;
         let voting = self.checkpoint.step != RoundStep::Propose;
         let ripe: Vec<(u32, Option<BlockId>)> = self
@@ -492,7 +494,7 @@ impl Machine {
 
     /// `Q precommits for B in any round: commit(B, Qc)`.
     fn try_decide(&mut self, host: &mut dyn Host) -> bool {
-        let quorum = self.context.committee.quorum();
+        let quorum = self.quorum();
         let decided = self
             .checkpoint
             .rounds
@@ -512,7 +514,7 @@ impl Machine {
     /// step; a timer that fires while the node still waits for the proposal would then be lost and the
     /// round could never end, so it is armed once the node itself prevotes (as Tendermint does).
     fn arm_round_timers(&mut self) {
-        let (quorum, now_us) = (self.context.committee.quorum(), self.now.monotonic_us);
+        let (quorum, now_us) = (self.quorum(), self.now.monotonic_us);
         let number = self.checkpoint.round;
         if self.checkpoint.rounds.find(number).is_none() {
             return;
@@ -548,6 +550,9 @@ impl Machine {
         let era_tag = self.context.era_tag;
         let signature: Signature = signer.sign(&vote_digest(era_tag, round, step, block));
         let vote = Vote { era_tag, round, step, block, voter: me, signature };
+        if self.has_bug(Bug::SendsBeforeLogging) {
+            self.send(Target::All, Message::Vote(vote.clone()));
+        }
         self.persist(Record::Vote(vote.clone()));
         self.send(Target::All, Message::Vote(vote.clone()));
         let (height, at_us) = (self.context.height, self.now.monotonic_us);

@@ -88,6 +88,7 @@ impl Machine {
         }
         self.notice_attendance(&qc);
         self.notice_payment_votes(host, block);
+        self.notice_convictions(host, block);
         self.persist_candidate(id);
         self.persist(Record::Decided(qc.clone()));
         if let Err(fault) = host.commit(block, &qc) {
@@ -95,6 +96,7 @@ impl Machine {
             return false;
         }
         self.collect_last_commit(block, &qc);
+        self.cases.look_again();
         self.offences.end_era(self.context.era_tag, &self.checkpoint.rounds, &qc);
         let had_seat = self.me.is_some();
         self.enter_next_era(host);
@@ -139,7 +141,8 @@ impl Machine {
 
     /// Drops everything of the era and starts the next.
     fn enter_next_era(&mut self, host: &dyn Host) {
-        self.context = Arc::new(EraContext::after(self.context.chain, &host.tip()));
+        let next = EraContext::after(self.context.chain, &host.tip());
+        self.context = Arc::new(EraContext { planted: self.context.planted, ..next });
         let committee = &self.context.committee;
         self.me = self.signer.as_ref().and_then(|signer| committee.index_of(&signer.public()));
         self.peers.assign(committee);

@@ -4,9 +4,11 @@ use super::Machine;
 use super::admission::output_of;
 use super::era::Ballot;
 use super::pulls::Want;
+use super::weights::tally_once;
 use crate::consensus::cause::Gap;
 use crate::consensus::host::Host;
 use crate::consensus::output::{Notice, Output, Record, Target};
+use crate::consensus::planted::Bug;
 use crate::consensus::stream::Insertion;
 use crate::consensus::verify::BATCH_VOTES_MAX;
 use crate::light::claim::FinalityClaim;
@@ -62,14 +64,14 @@ impl Machine {
     /// What a Prepare requires of this era; takes from the pacing bucket last.
     fn may_prepare(&mut self, host: &dyn Host, transaction: &SharedTransaction) -> Result<(), Gap> {
         let id = transaction.id();
-        if self.era.frozen {
+        if !self.is_voting_open() {
             return Err(Gap::Frozen);
         }
         let free = |outpoint| self.era.locks.get(&outpoint).is_none_or(|holder| *holder == id);
-        if !transaction.spends().all(free) {
+        if !transaction.spends().all(free) && !self.has_bug(Bug::NoInputLock) {
             return Err(Gap::Conflict);
         }
-        if self.era.bytes + transaction.size() > host.params().era_bytes {
+        if self.era.bytes + transaction.size() > host.params().era_bytes && !self.has_bug(Bug::NoBudget) {
             return Err(Gap::Budget);
         }
         let fee = self.check_for_vote(host, transaction).map_err(|reason| Gap::of_rejection(&reason))?;
@@ -100,6 +102,9 @@ impl Machine {
     fn fits_budget(&mut self, host: &dyn Host, transaction: &SharedTransaction, fee: u64) -> Result<(), Gap> {
         let (size, signatures) = (transaction.size(), transaction.signature_count());
         let params = host.params();
+        if self.has_bug(Bug::NoBudget) {
+            return Ok(());
+        }
         if self.era.bytes + size > params.era_bytes
             || self.era.signatures + signatures > params.era_signatures
         {
@@ -187,15 +192,15 @@ impl Machine {
 
     /// Adds a batch to the tallies and acts on quorums.
     pub(super) fn count(&mut self, host: &mut dyn Host, batch: &Arc<VoteBatch>, source: Option<PeerId>) {
-        let weight = self.context.committee.weight(batch.voter);
-        let quorum = self.context.committee.quorum();
+        let (weight, quorum) = (self.weight(batch.voter), self.quorum());
+        let again = self.has_bug(Bug::VoterCountedTwice);
         let (mut certified, mut decided, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
         for txid in &batch.prepares {
             let ballot = self.era.ballots.entry(*txid).or_insert_with(|| {
                 fresh.push(*txid);
                 Ballot::default()
             });
-            ballot.prepare.add(batch.voter, weight);
+            tally_once(&mut ballot.prepare, batch.voter, weight, again);
             if !ballot.certified && ballot.prepare.weight() >= quorum {
                 ballot.certified = true;
                 certified.push(*txid);
@@ -206,7 +211,7 @@ impl Machine {
                 fresh.push(*txid);
                 Ballot::default()
             });
-            if ballot.commit.add(batch.voter, weight) && !ballot.is_final {
+            if tally_once(&mut ballot.commit, batch.voter, weight, again) && !ballot.is_final {
                 ballot.commit_batches.push(Arc::clone(batch));
             }
             if !ballot.is_final && ballot.commit.weight() >= quorum {
@@ -265,6 +270,9 @@ impl Machine {
     fn on_certified(&mut self, host: &mut dyn Host, txid: Txid) {
         self.mark(host, &txid, TxStatus::Certified);
         self.notice(Notice::Certified { txid });
+        if self.has_bug(Bug::FinalAtPrepareQuorum) {
+            self.on_final(host, txid);
+        }
         if let Some(transaction) = self.find_body(host, &txid) {
             self.on_certified_body(host, &transaction);
         }
@@ -314,13 +322,8 @@ impl Machine {
                     .get(usize::from(*voter))
                     .is_some_and(super::super::stream::Stream::has_ended)
         };
-        let weight: u64 = self
-            .era
-            .heard
-            .iter()
-            .filter(|voter| ended(voter))
-            .map(|v| self.context.committee.weight(*v))
-            .sum();
+        let weight: u64 =
+            self.era.heard.iter().filter(|voter| ended(voter)).map(|voter| self.weight(*voter)).sum();
         weight >= self.context.committee.honest_weight()
     }
 
@@ -343,7 +346,7 @@ impl Machine {
         if !may_vote || !certified || self.era.commit_voted.contains(&txid) {
             return false;
         }
-        if self.era.frozen {
+        if !self.is_voting_open() {
             self.era.gaps.not_commit_voted(txid, Gap::Frozen);
             return false;
         }
@@ -357,7 +360,7 @@ impl Machine {
         let parent_ready = |outpoint: OutPoint| {
             host.utxo(&outpoint).is_some() || self.era.commit_voted.contains(&outpoint.txid)
         };
-        if !transaction.spends().all(parent_ready) {
+        if !transaction.spends().all(parent_ready) && !self.has_bug(Bug::ParentsIgnored) {
             self.era.gaps.not_commit_voted(txid, Gap::Parent);
             return false;
         }
@@ -386,14 +389,15 @@ impl Machine {
         self.pulls.done(Want::Certificate(txid));
         self.examine_certificate(&certificate);
         // Asked for only: a certificate for something nobody voted for is no news worth keeping.
+        let (committee, quorum) = (Arc::clone(&self.context.committee), self.quorum());
         let Some(ballot) = self.era.ballots.get_mut(&txid) else { return };
         if certificate.phase != Phase::Prepare || ballot.certified {
             return;
         }
         for proof in &certificate.proofs {
-            ballot.prepare.add(proof.voter, self.context.committee.weight(proof.voter));
+            ballot.prepare.add(proof.voter, committee.weight(proof.voter));
         }
-        ballot.certified = ballot.prepare.weight() >= self.context.committee.quorum();
+        ballot.certified = ballot.prepare.weight() >= quorum;
         if ballot.certified {
             self.era.certificates.insert(txid, certificate);
             self.era.unlogged_certificates.insert(txid);
@@ -491,7 +495,7 @@ impl Machine {
         for txid in batch.prepares.iter().chain(&batch.commits) {
             self.persist_body(host, txid);
         }
-        if !batch.commits.is_empty() {
+        if !batch.commits.is_empty() && !self.has_bug(Bug::UnloggedCertificate) {
             for supporting in std::mem::take(&mut self.era.unlogged_batches) {
                 self.persist(Record::PeerBatch((*supporting).clone()));
             }

@@ -6,10 +6,12 @@
 //! `flush` and `cast`, which persist them first; after `halt` nothing more is signed.
 
 mod admission;
+pub mod audit;
 mod causes;
 mod checkpoint;
 mod commit;
 mod era;
+mod evidence;
 mod exchange;
 mod fast_path;
 mod gaps;
@@ -21,10 +23,12 @@ mod restore;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod weights;
 
 use crate::consensus::host::Host;
 use crate::consensus::input::{Input, Now, Verified};
 use crate::consensus::output::{Notice, Output, Record, Target};
+use crate::consensus::planted::Bug;
 use crate::consensus::rounds::Rounds;
 use crate::consensus::signer::Signer;
 use crate::consensus::timing::Timing;
@@ -38,6 +42,7 @@ use crate::primitives::message::{Message, PeerId};
 use crate::primitives::transaction::SharedTransaction;
 use causes::Watch;
 use era::Era;
+use evidence::Cases;
 use offences::Offences;
 use peers::{FutureMessages, Peers};
 use pulls::Pulls;
@@ -68,6 +73,7 @@ pub struct Machine {
     future: FutureMessages,
     timers: Timers,
     offences: Offences,
+    cases: Cases,
 }
 
 /// Where a node is within a round.
@@ -198,6 +204,7 @@ impl Machine {
             future: FutureMessages::default(),
             timers: Timers::default(),
             offences: Offences::at(&host.tip()),
+            cases: Cases::default(),
         }
     }
 
@@ -226,6 +233,7 @@ impl Machine {
         if self.started {
             self.fire_timers(host);
             self.advance(host);
+            self.pursue_cases(host);
         }
         std::mem::take(&mut self.outputs)
     }
@@ -293,6 +301,7 @@ impl Machine {
         self.send_own_again();
         self.announce_finals(host);
         self.tell_untold_offences();
+        self.notice_own_conviction(host);
         if self.era.frozen {
             self.resume_round();
         } else {
@@ -305,6 +314,10 @@ impl Machine {
         let checked_in = message.era;
         let message = message.into_inner();
         if let Some(tag) = era_of(&message, &self.context) {
+            let stray = matches!(message, Message::VoteBatch(_)) && self.is_past(tag);
+            if stray && self.has_bug(Bug::VotesAcrossEras) {
+                return self.dispatch(host, from, message);
+            }
             if tag != self.context.era_tag {
                 if self.is_of_last_height(&message, tag) {
                     // Checked in its own era or in the one after, against the committee of its own.

@@ -380,7 +380,9 @@ impl Machine {
         if own || evidence.checks().is_err() || !self.offences.proved.insert((era_tag, voter)) {
             return;
         }
-        let notice = Notice::Equivocation { name, evidence: Arc::new(evidence) };
+        let evidence = Arc::new(evidence);
+        self.cases.open(&evidence);
+        let notice = Notice::Equivocation { name, evidence };
         if self.replaying {
             self.offences.untold.push(notice);
         } else {

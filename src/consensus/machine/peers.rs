@@ -175,6 +175,11 @@ impl FutureMessages {
         }
     }
 
+    /// Bytes kept of all peers.
+    pub(super) fn bytes(&self) -> usize {
+        self.by_peer.values().map(|(bytes, _)| bytes).sum()
+    }
+
     /// Drops what a peer sent.
     pub(super) fn forget(&mut self, peer: &PeerId) {
         self.by_peer.remove(peer);

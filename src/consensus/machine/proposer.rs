@@ -4,6 +4,7 @@ use super::pulls::Want;
 use super::{Machine, RoundStep};
 use crate::consensus::host::Host;
 use crate::consensus::output::{Notice, Record, Target};
+use crate::consensus::planted::Bug;
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::Txid;
 use crate::primitives::keys::Signature;
@@ -47,6 +48,9 @@ impl Machine {
         if !mine || proposed || self.checkpoint.build_failed == Some(round) {
             return false;
         }
+        if !self.has_heard_of_locks() {
+            return false;
+        }
         if let Some((block, valid_round, pol)) = self.checkpoint.valid.clone() {
             let Some(outline) = self.checkpoint.candidates.get(&block).map(|known| known.outline.clone())
             else {
@@ -59,6 +63,41 @@ impl Machine {
         self.is_ready(host) && self.build_and_propose(host)
     }
 
+    /// `heard_locks()`: whether the highest lock of any honest validator is known here. Each sends the
+    /// prevote quorum it is locked on when it enters a round; a proposal made before these arrive may be
+    /// one that a validator locked later refuses, and hostile votes can repeat that round after round.
+    fn has_heard_of_locks(&mut self) -> bool {
+        let (round, quorum) = (self.checkpoint.round, self.quorum());
+        let valid_round = self.checkpoint.valid.as_ref().map(|(_, valid_round, _)| *valid_round);
+        let at_once = self.has_bug(Bug::ProposesAtOnce);
+        if round == 0 || valid_round == Some(round - 1) || at_once {
+            return true;
+        }
+        let now_us = self.now.monotonic_us;
+        let grace_ends = self.checkpoint.round_started_us.saturating_add(self.timing.grace_us);
+        // A quorum known of whose block is still pulled.
+        let later = |(number, known): (u32, &crate::consensus::rounds::Round)| {
+            valid_round.is_none_or(|valid| number > valid)
+                && number < round
+                && !known.pol_used
+                && known.polled(quorum).flatten().is_some()
+        };
+        let pulling = self.checkpoint.rounds.iter().any(later);
+        let due = if pulling { self.backing_deadline() } else { grace_ends };
+        if now_us < due {
+            self.timers.build = Some(due);
+        }
+        now_us >= due
+    }
+
+    /// Until when a proposer waits for what it pulls: half of the proposal time.
+    fn backing_deadline(&self) -> u64 {
+        let round = u64::from(self.checkpoint.round);
+        let propose_us =
+            self.timing.propose_us.saturating_add(round.saturating_mul(self.timing.propose_step_us));
+        self.checkpoint.round_started_us.saturating_add(propose_us / 2)
+    }
+
     /// `ready()`: the streams of all voters heard from are complete and carry a quorum, or those of a
     /// quorum are and the grace has passed; and what their commit votes need is here or overdue.
     fn is_ready(&mut self, host: &dyn Host) -> bool {
@@ -68,14 +107,9 @@ impl Machine {
         let complete = |voter: &u16| {
             self.era.streams.get(usize::from(*voter)).is_some_and(super::super::stream::Stream::is_complete)
         };
-        let weight: u64 = self
-            .context
-            .committee
-            .indices()
-            .filter(complete)
-            .map(|voter| self.context.committee.weight(voter))
-            .sum();
-        if weight < self.context.committee.quorum() {
+        let weight: u64 =
+            self.context.committee.indices().filter(complete).map(|voter| self.weight(voter)).sum();
+        if weight < self.quorum() {
             return false;
         }
         let now_us = self.now.monotonic_us;
@@ -92,10 +126,7 @@ impl Machine {
     /// missing, for at most half the proposal time, and looks again each tick.
     fn commit_votes_are_backed(&mut self, host: &dyn Host) -> bool {
         let now_us = self.now.monotonic_us;
-        let round = u64::from(self.checkpoint.round);
-        let propose_us =
-            self.timing.propose_us.saturating_add(round.saturating_mul(self.timing.propose_step_us));
-        let deadline = self.checkpoint.round_started_us.saturating_add(propose_us / 2);
+        let deadline = self.backing_deadline();
         if now_us >= deadline {
             return true;
         }
@@ -207,12 +238,8 @@ impl Machine {
         let mut selection = Selection::default();
         // Lemma 1: certified transactions never conflict, so nothing is left out unless more than a
         // third of the weight is faulty; and protocol §5 makes them fit.
-        selection.add_with_children(
-            host,
-            &bodies,
-            &Room { bytes: u64::MAX, signatures: u64::MAX },
-            self.context.height,
-        );
+        let room = Room { bytes: self.room_at_most(host, u64::MAX), signatures: u64::MAX };
+        selection.add_with_children(host, &bodies, &room, self.context.height);
         selection
     }
 
@@ -239,7 +266,7 @@ impl Machine {
         let (specials, payments): (Vec<_>, Vec<_>) = winners.into_iter().partition(|tx| tx.is_special());
         let whole = Room { bytes: params.block_bytes_max, signatures: params.block_signatures_max };
         let reserve = crate::primitives::params::BLOCK_RESERVE_BYTES;
-        let room = Room { bytes: whole.bytes.saturating_sub(reserve), ..whole };
+        let room = Room { bytes: self.room_at_most(host, whole.bytes.saturating_sub(reserve)), ..whole };
         for (group, room) in [(specials, &whole), (payments, &room), (losers, &room)] {
             selection.add_with_children(host, group, room, self.context.height);
         }

@@ -87,6 +87,11 @@ impl Pulls {
         self.pulls.contains_key(&want)
     }
 
+    /// How many are under way.
+    pub(super) fn len(&self) -> usize {
+        self.pulls.len()
+    }
+
     /// Whom it was asked of last.
     pub(super) fn asked_of(&self, want: Want) -> Option<PeerId> {
         self.pulls.get(&want).filter(|pull| pull.asked)?.peer

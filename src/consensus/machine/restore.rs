@@ -5,6 +5,7 @@ use super::exchange::record_name;
 use super::{Machine, RoundStep};
 use crate::consensus::host::Host;
 use crate::consensus::output::{Record, Target};
+use crate::consensus::planted::Bug;
 use crate::consensus::stream::Insertion;
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
@@ -104,20 +105,26 @@ impl Machine {
 
     fn replay_own_batch(&mut self, host: &mut dyn Host, batch: VoteBatch) -> Result<(), String> {
         self.check_own(batch.era_tag == self.context.era_tag, Some(batch.voter))?;
-        if batch.sequence != self.era.next_sequence || self.era.frozen {
+        let resets = self.has_bug(Bug::RestartResetsSequence);
+        let due = batch.sequence == self.era.next_sequence || resets;
+        if !due || self.era.frozen {
             return Err(format!("batch {} where {} is due", batch.sequence, self.era.next_sequence));
         }
         for txid in &batch.prepares {
             let transaction = self.logged_body(txid)?;
-            self.lock(&transaction);
+            if !self.has_bug(Bug::RestartForgetsInputLocks) {
+                self.lock(&transaction);
+            }
             host.pin(txid);
         }
         for txid in &batch.commits {
             let transaction = self.logged_body(txid)?;
-            self.add_commit_vote(&transaction);
+            if !self.has_bug(Bug::RestartForgetsCommits) {
+                self.add_commit_vote(&transaction);
+            }
         }
-        self.era.next_sequence += 1;
-        self.era.frozen = batch.last;
+        self.era.next_sequence = if resets { 0 } else { self.era.next_sequence + 1 };
+        self.era.frozen = batch.last && !self.has_bug(Bug::RestartForgetsLast);
         let batch = Arc::new(batch);
         if let Some(stream) = self.era.streams.get_mut(usize::from(batch.voter)) {
             stream.insert(&batch, usize::MAX / 4);
@@ -127,10 +134,12 @@ impl Machine {
     }
 
     fn replay_peer_batch(&mut self, host: &mut dyn Host, batch: VoteBatch) {
-        let votes_max = self.era.votes_max;
         let batch = Arc::new(batch);
         if let Some(stream) = self.era.streams.get_mut(usize::from(batch.voter)) {
-            if let Insertion::Equivocation(excluded) = stream.insert(&batch, votes_max) {
+            // Within limits when it was received. Of a voter that sent two versions perhaps only one is
+            // in the log, which shifts the limits; a vote that counts must be held, or the certificate
+            // that rests on it could not be shown.
+            if let Insertion::Equivocation(excluded) = stream.insert(&batch, usize::MAX / 4) {
                 self.accuse_of_batches(&batch, &excluded);
             }
             self.count(host, &batch, None);
@@ -157,7 +166,7 @@ impl Machine {
             Step::Prevote => self.checkpoint.step = self.checkpoint.step.max(RoundStep::Prevote),
             Step::Precommit => {
                 self.checkpoint.step = RoundStep::Precommit;
-                if let Some(block) = vote.block {
+                if let Some(block) = vote.block.filter(|_| !self.has_bug(Bug::RestartForgetsLock)) {
                     self.replay_lock(vote.round, block)?;
                 }
             }
@@ -167,7 +176,7 @@ impl Machine {
 
     /// A precommit for a block: its POL precedes it in the log.
     fn replay_lock(&mut self, round: u32, block: crate::primitives::hash::BlockId) -> Result<(), String> {
-        let quorum = self.context.committee.quorum();
+        let quorum = self.quorum();
         let known = self.checkpoint.rounds.at(round);
         if known.polled(quorum) != Some(Some(block)) {
             return Err(format!("precommit for {block} without its prevote quorum"));
@@ -187,7 +196,7 @@ impl Machine {
     }
 
     fn add_replayed(&mut self, vote: &Vote) {
-        let weight = self.context.committee.weight(vote.voter);
+        let weight = self.weight(vote.voter);
         self.checkpoint.rounds.add_vote(vote, weight, self.checkpoint.round);
     }
 

@@ -1,6 +1,7 @@
 //! Single rules of the machine, each in the smallest network that shows it. Whole runs under faults are
 //! the simulation's (`tests/simulation`).
 
+mod evidence;
 mod offences;
 mod specials;
 

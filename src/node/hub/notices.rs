@@ -123,7 +123,23 @@ impl Hub {
             Notice::Seat { height, voter, status } => self.observe_seat(now, *height, *voter, *status),
             Notice::Equivocation { name, evidence } => {
                 let what = evidence.offence.name();
-                self.alert_standing(now, &format!("masternode {name} signed {what}: it can be punished"));
+                self.alert_standing(now, &format!("masternode {name} signed {what}: evidence is handed in"));
+            }
+            Notice::EvidenceHandedIn { name, txid } => {
+                let text = format!("evidence against masternode {name} is handed in as transaction {txid}");
+                self.alert_once(now, AlertLevel::Notice, &text);
+            }
+            Notice::Convicted { name, what, own: true } => self.alert_standing(
+                now,
+                &format!(
+                    "this masternode, {name}, is convicted: its key signed {what}; it never votes again and a part of \
+                     the collateral is burned. Stop this process, find out where else the key was used, and register \
+                     anew with a new key; the rest of the collateral is free after the unbonding period"
+                ),
+            ),
+            Notice::Convicted { name, what, own: false } => {
+                let text = format!("masternode {name} is convicted: it signed {what}, a part of its collateral burns");
+                self.alert_once(now, AlertLevel::Warning, &text);
             }
         }
     }

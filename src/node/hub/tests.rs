@@ -362,7 +362,7 @@ fn an_equivocation_is_a_critical_alert_that_stands() {
     let texts: Vec<_> = snapshot.alerts.iter().map(|alert| (alert.level, alert.text.as_str())).collect();
     assert_eq!(
         texts,
-        [(AlertLevel::Critical, "masternode delta signed two prevotes of one round: it can be punished")]
+        [(AlertLevel::Critical, "masternode delta signed two prevotes of one round: evidence is handed in")]
     );
 }
 

@@ -15,7 +15,7 @@ const B: Option<BlockId> = Some(BlockId(Hash([8; 32])));
 
 impl Node {
     /// Feeds a message as a node does: signatures checked first, what is handed back checked again.
-    fn hear(&mut self, from: u8, message: Message) -> Vec<Output> {
+    pub(super) fn hear(&mut self, from: u8, message: Message) -> Vec<Output> {
         let mut outputs = Vec::new();
         let mut waiting = vec![message];
         while let Some(message) = waiting.pop() {
@@ -30,11 +30,11 @@ impl Node {
         outputs
     }
 
-    fn batch(&self, node: u8, sequence: u32, last: bool, prepares: &[&Transaction]) -> VoteBatch {
+    pub(super) fn batch(&self, node: u8, sequence: u32, last: bool, prepares: &[&Transaction]) -> VoteBatch {
         self.batch_with(node, sequence, last, prepares, &[])
     }
 
-    fn batch_with(
+    pub(super) fn batch_with(
         &self,
         node: u8,
         sequence: u32,
@@ -55,7 +55,7 @@ impl Node {
         batch
     }
 
-    fn qc(&self, round: u32, step: Step, block: Option<BlockId>, nodes: &[u8]) -> Qc {
+    pub(super) fn qc(&self, round: u32, step: Step, block: Option<BlockId>, nodes: &[u8]) -> Qc {
         let votes = nodes.iter().map(|node| match self.vote_of(*node, round, step, block) {
             Message::Vote(vote) => (vote.voter, vote.signature),
             other => panic!("{other:?}"),
@@ -63,14 +63,14 @@ impl Node {
         Qc::new(round, step, block.unwrap(), votes.collect())
     }
 
-    fn proposer_of(&self, round: u32) -> u8 {
+    pub(super) fn proposer_of(&self, round: u32) -> u8 {
         let height = self.machine.context.height;
         let proposer = self.machine.context.committee.proposer(height, round).unwrap();
         (0..MEMBERS).find(|node| self.index_of(*node) == proposer).unwrap()
     }
 
     /// A valid block without transactions of the present height; `later_ms` makes it another one.
-    fn block(&self, later_ms: u64) -> Block {
+    pub(super) fn block(&self, later_ms: u64) -> Block {
         let proposer = self.machine.context.committee.members()[0].id;
         let tip = self.host.tip();
         self.host.build(proposer, tip.time_ms + 1 + later_ms, tip.commit, Vec::new()).unwrap()
@@ -86,7 +86,7 @@ impl Node {
     }
 
     /// The decision of the present height arrives as a block with its certificate.
-    fn decide(&mut self, block: &Block, qc: Qc) -> Vec<Output> {
+    pub(super) fn decide(&mut self, block: &Block, qc: Qc) -> Vec<Output> {
         let checked = verify_decided(block.clone(), qc, &self.machine.era(), &verify_batch).unwrap();
         self.step(Input::Decided { from: peer(1), block: checked })
     }
@@ -101,7 +101,7 @@ impl Node {
 }
 
 /// What was proved, each proof checked.
-fn proved(outputs: &[Output]) -> Vec<Evidence> {
+pub(super) fn proved(outputs: &[Output]) -> Vec<Evidence> {
     let mut found = Vec::new();
     for output in outputs {
         if let Output::Notice(Notice::Equivocation { evidence, .. }) = output {
@@ -122,7 +122,7 @@ fn proved_of(node: u8, outputs: &[Output]) -> Offence {
 }
 
 /// The records among the outputs: the log.
-fn log_of(outputs: &[Output]) -> Vec<(u64, Record)> {
+pub(super) fn log_of(outputs: &[Output]) -> Vec<(u64, Record)> {
     let mut log = Vec::new();
     for output in outputs {
         if let Output::Persist { height, record } = output {
@@ -133,7 +133,7 @@ fn log_of(outputs: &[Output]) -> Vec<(u64, Record)> {
 }
 
 /// Node 0, connected to all others.
-fn start() -> Node {
+pub(super) fn start() -> Node {
     let mut node = Node::new(0);
     for other in 1..MEMBERS {
         node.connect(other);
@@ -479,4 +479,26 @@ fn an_offence_in_the_log_is_told_after_the_start() {
     let mut again = Node::unstarted(0);
     again.machine.restore(&mut again.host, log_of(&outputs)).unwrap();
     assert_eq!(proved_of(1, &again.step(Input::Start)), offence);
+}
+
+#[test]
+fn every_batch_in_the_log_is_held_after_a_restart_whatever_the_limits_of_a_voter() {
+    let node = Node::unstarted(0);
+    let batch = |sequence: u32| {
+        let id = |n: u32| {
+            Txid(crate::primitives::hash::hash(
+                crate::primitives::hash::Domain::PEER,
+                &[&sequence.to_le_bytes(), &n.to_le_bytes()],
+            ))
+        };
+        let mut batch = node.batch(1, sequence, false, &[]);
+        batch.prepares = (0..16_384).map(id).collect();
+        batch.signature = vote_key(1).sign(&batch.digest());
+        (1, Record::PeerBatch(batch))
+    };
+    let mut again = Node::unstarted(0);
+    assert!(again.machine.era.votes_max < 2 * 16_384);
+    again.machine.restore(&mut again.host, vec![batch(0), batch(1)]).unwrap();
+    let voter = usize::from(again.index_of(1));
+    assert_eq!(again.machine.view().stream_heads[voter], 2);
 }

@@ -3,21 +3,24 @@
 //!
 //! It sees the chain through an observer's machine and hears all that is sent to it. It votes for
 //! conflicting payments, numbers two batches alike, ends its stream and goes on, shows votes to one
-//! victim only, votes for every block it knows in every round, proposes different, late, corrupt and
-//! censoring blocks, and re-proposes old ones with whatever prevotes it has gathered.
+//! victim only or just before that victim's freeze, and votes for every block it knows in every round.
+//! What it proposes is in [`proposals`], what it answers and forges in [`answers`].
+
+mod answers;
+mod proposals;
 
 use crate::keys::Key;
 use crate::random::Random;
+use crate::scenario::MS;
 use masternode::consensus::host::Host;
 use masternode::consensus::signer::Signer;
 use masternode::consensus::verify::EraContext;
 use masternode::primitives::block::Outline;
-use masternode::primitives::certificate::Qc;
 use masternode::primitives::committee::VoterIndex;
 use masternode::primitives::hash::{BlockId, EraTag, Txid};
 use masternode::primitives::keys::Signature;
-use masternode::primitives::message::{Message, Proposal};
-use masternode::primitives::transaction::{OutPoint, SharedTransaction};
+use masternode::primitives::message::Message;
+use masternode::primitives::transaction::SharedTransaction;
 use masternode::primitives::vote::{Step, Vote, VoteBatch};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +33,21 @@ enum Style {
     Split,
     /// Votes to one victim, little to the others.
     Favourite,
+    /// Nothing until one victim is about to freeze; then it is shown votes for everything, the others
+    /// an empty last batch.
+    Withhold,
+}
+
+/// How long before the victim's freeze withheld votes are shown, in microseconds.
+const LAST_MOMENT_US: u64 = 25 * MS;
+
+/// What was tried, for the record.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tricks {
+    pub withheld_quorums: u64,
+    pub censored_commits: u64,
+    pub hidden_payments_proposed: u64,
+    pub light_certificates: u64,
 }
 
 /// What a lie is made of.
@@ -39,8 +57,12 @@ pub struct Scene<'a> {
     pub key: &'a Key,
     /// Payments not in a block yet.
     pub payments: &'a [Txid],
+    /// Payments nobody else has been given.
+    pub hidden: &'a [SharedTransaction],
     /// Honest nodes.
     pub targets: &'a [usize],
+    /// In how many microseconds each honest node that has not frozen in this era will.
+    pub freezes: &'a BTreeMap<usize, u64>,
 }
 
 /// A liar's memory of the era.
@@ -55,11 +77,27 @@ pub struct Liar {
     proposed: BTreeSet<u32>,
     voted: BTreeSet<(usize, u32, Step, Option<BlockId>)>,
     top_round: u32,
+    batches_heard: Vec<VoteBatch>,
+    shown: bool,
+    /// Bodies to give in place of others.
+    pub bodies: BTreeMap<Txid, SharedTransaction>,
+    pub tricks: Tricks,
+    /// Whom a withheld quorum was just shown to.
+    pub exposed: Option<usize>,
 }
 
 impl Liar {
-    pub fn new(mut random: Random) -> Self {
-        let style = *random.pick(&[Style::Everything, Style::Split, Style::Favourite]);
+    /// `withholds` settles its style.
+    pub fn new(mut random: Random, withholds: bool) -> Self {
+        let drawn = *random.pick(&[
+            Style::Everything,
+            Style::Split,
+            Style::Split,
+            Style::Favourite,
+            Style::Withhold,
+            Style::Withhold,
+        ]);
+        let style = if withholds { Style::Withhold } else { drawn };
         Self {
             random,
             style,
@@ -71,6 +109,11 @@ impl Liar {
             proposed: BTreeSet::new(),
             voted: BTreeSet::new(),
             top_round: 0,
+            batches_heard: Vec::new(),
+            shown: false,
+            bodies: BTreeMap::new(),
+            tricks: Tricks::default(),
+            exposed: None,
         }
     }
 
@@ -91,11 +134,10 @@ impl Liar {
                     votes.insert(vote.voter, vote.signature);
                 }
             }
-            Message::GetCandidate { era_tag, block } if self.random.chance(700) => {
-                let outline = self.blocks.get(block)?.clone();
-                return Some(Message::Candidate { era_tag: *era_tag, outline });
+            Message::VoteBatch(batch) if batch.era_tag == self.era && self.batches_heard.len() < 200 => {
+                self.batches_heard.push(batch.clone());
             }
-            _ => {}
+            question => return self.answer(question),
         }
         None
     }
@@ -104,12 +146,24 @@ impl Liar {
     pub fn tick(&mut self, scene: &Scene<'_>) -> Vec<(usize, Message)> {
         let Some(me) = scene.context.committee.index_of(&scene.key.public()) else { return Vec::new() };
         if self.era != scene.context.era_tag {
-            *self = Self { era: scene.context.era_tag, style: self.style, ..Self::new(self.random.fork(1)) };
+            let fresh = Self::new(self.random.fork(1), false);
+            *self = Self {
+                era: scene.context.era_tag,
+                style: self.style,
+                bodies: std::mem::take(&mut self.bodies),
+                tricks: self.tricks,
+                ..fresh
+            };
         }
         let mut lies = Vec::new();
         if scene.host.params().fast_path {
-            self.batches(scene, me, &mut lies);
+            if self.style == Style::Withhold {
+                self.withhold(scene, me, &mut lies);
+            } else {
+                self.batches(scene, me, &mut lies);
+            }
         }
+        self.forgeries(scene, &mut lies);
         self.proposals(scene, me, &mut lies);
         self.votes(scene, me, &mut lies);
         lies
@@ -142,12 +196,51 @@ impl Liar {
                 self.streams.insert(*target, sequence + 1);
             }
             let last = self.random.chance(80);
-            let signature = Signature([0; 64]);
-            let mut batch =
-                VoteBatch { era_tag: self.era, voter: me, sequence, last, prepares, commits, signature };
-            batch.signature = scene.key.sign(&batch.digest());
+            let batch = self.batch(scene, me, sequence, last, prepares, commits);
             lies.push((*target, Message::VoteBatch(batch)));
         }
+    }
+
+    /// The victim of this era: the same one for all liars, so that together they make a quorum.
+    fn victim(&self, scene: &Scene<'_>) -> usize {
+        scene.targets[usize::from(self.era.bytes()[0]) % scene.targets.len()]
+    }
+
+    /// In how many microseconds the withheld votes have to be shown, if they still can be.
+    pub fn last_moment(&self, scene: &Scene<'_>) -> Option<u64> {
+        let waiting = self.style == Style::Withhold && !self.shown && self.era == scene.context.era_tag;
+        let due = scene.freezes.get(&self.victim(scene)).filter(|_| waiting)?;
+        Some(due.saturating_sub(LAST_MOMENT_US))
+    }
+
+    fn withhold(&mut self, scene: &Scene<'_>, me: VoterIndex, lies: &mut Vec<(usize, Message)>) {
+        if self.shown || self.last_moment(scene).is_none_or(|wait| wait > 0) {
+            return;
+        }
+        self.shown = true;
+        let victim = self.victim(scene);
+        self.exposed = Some(victim);
+        self.tricks.withheld_quorums += u64::from(!scene.payments.is_empty());
+        for target in scene.targets {
+            let prepares = if *target == victim { scene.payments.to_vec() } else { Vec::new() };
+            let batch = self.batch(scene, me, 0, *target != victim, prepares, Vec::new());
+            lies.push((*target, Message::VoteBatch(batch)));
+        }
+    }
+
+    fn batch(
+        &self,
+        scene: &Scene<'_>,
+        voter: VoterIndex,
+        sequence: u32,
+        last: bool,
+        prepares: Vec<Txid>,
+        commits: Vec<Txid>,
+    ) -> VoteBatch {
+        let signature = Signature([0; 64]);
+        let mut batch = VoteBatch { era_tag: self.era, voter, sequence, last, prepares, commits, signature };
+        batch.signature = scene.key.sign(&batch.digest());
+        batch
     }
 
     /// Votes for every block known, in the rounds in use: of all to all, or one block a target.
@@ -189,93 +282,5 @@ impl Liar {
             self.prevotes.entry((round, block)).or_default().insert(me, vote.signature);
         }
         vote
-    }
-
-    fn proposals(&mut self, scene: &Scene<'_>, me: VoterIndex, lies: &mut Vec<(usize, Message)>) {
-        let committee = &scene.context.committee;
-        for round in self.top_round..=self.top_round + 1 {
-            let mine = committee.proposer(scene.context.height, round) == Some(me);
-            if !mine || self.random.chance(300) || !self.proposed.insert(round) {
-                continue;
-            }
-            let mut stories: Vec<Proposal> = Vec::new();
-            for _ in 0..self.random.between(1, 2) {
-                let outline = self.build(scene, me);
-                stories.extend(outline.map(|outline| self.sign(scene, round, -1, outline, None)));
-            }
-            stories.extend(self.repropose(scene, round));
-            let apart = self.style == Style::Split && self.random.chance(700);
-            for target in scene.targets {
-                for (place, story) in stories.iter().enumerate() {
-                    let theirs = target % stories.len() == place;
-                    if if apart { theirs } else { self.random.chance(550) } {
-                        lies.push((*target, Message::Proposal(story.clone())));
-                    }
-                }
-            }
-        }
-    }
-
-    fn sign(
-        &mut self,
-        scene: &Scene<'_>,
-        round: u32,
-        valid_round: i32,
-        outline: Outline,
-        pol: Option<Qc>,
-    ) -> Proposal {
-        self.blocks.insert(outline.header.id(), outline.clone());
-        let signature = Signature([0; 64]);
-        let mut proposal = Proposal { era_tag: self.era, round, valid_round, outline, pol, signature };
-        proposal.signature = scene.key.sign(&proposal.digest());
-        proposal
-    }
-
-    /// Some payments that are valid together, in no particular order, some left out.
-    fn build(&mut self, scene: &Scene<'_>, me: VoterIndex) -> Option<Outline> {
-        let mut pending: Vec<SharedTransaction> = scene.host.pending();
-        self.random.shuffle(&mut pending);
-        let left_out = *self.random.pick(&[0, 100, 500, 1000]);
-        let (mut claimed, mut made, mut taken) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
-        for _ in 0..2 {
-            for transaction in &pending {
-                let resolve = |outpoint: &OutPoint| scene.host.utxo(outpoint).or(made.get(outpoint).copied());
-                if transaction.spends().all(|outpoint| resolve(&outpoint).is_some())
-                    && transaction.claims().all(|claim| !claimed.contains(&claim))
-                    && !taken.iter().any(|other: &SharedTransaction| other.id() == transaction.id())
-                    && scene.host.check_transaction(transaction, &resolve).is_ok()
-                    && !self.random.chance(left_out)
-                {
-                    claimed.extend(transaction.claims());
-                    if !transaction.is_special() {
-                        made.extend(transaction.creates(scene.context.height));
-                    }
-                    taken.push(transaction.clone());
-                }
-            }
-        }
-        let tip = scene.host.tip();
-        let time_ms = tip.time_ms + self.random.between(1, 1500);
-        let proposer = scene.context.committee.member(me)?.id;
-        let mut outline = scene.host.build(proposer, time_ms, tip.commit, taken).ok()?.outline();
-        if self.random.chance(120) {
-            outline.header.utxo_count += 1;
-        }
-        Some(outline)
-    }
-
-    /// An old block with whatever prevotes were gathered for it, or none.
-    fn repropose(&mut self, scene: &Scene<'_>, round: u32) -> Option<Proposal> {
-        let old: Vec<(u32, BlockId)> = self.prevotes.keys().copied().filter(|(at, _)| *at < round).collect();
-        if old.is_empty() || self.random.chance(400) {
-            return None;
-        }
-        let (at, block) = *self.random.pick(&old);
-        let outline = self.blocks.get(&block)?.clone();
-        let votes = self.prevotes.get(&(at, block))?.iter().map(|(voter, signature)| (*voter, *signature));
-        let qc = Qc::new(at, Step::Prevote, block, votes.collect());
-        let enough = qc.checks(self.era, &scene.context.committee).is_ok();
-        let pol = enough.then_some(qc);
-        Some(self.sign(scene, round, i32::try_from(at).ok()?, outline, pol))
     }
 }
