@@ -9,6 +9,8 @@ use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
 use crate::primitives::committee::Committee;
 use crate::primitives::hash::{BlockId, ChainId, MasternodeId, Txid};
+use crate::primitives::keys::PublicKey;
+use crate::primitives::masternode::MasternodeStatus;
 use crate::primitives::params::Params;
 use crate::primitives::rejection::Rejection;
 use crate::primitives::transaction::{OutPoint, SealedTransaction, SharedTransaction, TxStatus, Utxo};
@@ -33,6 +35,29 @@ pub struct Tip {
     pub next_committee: Arc<Committee>,
 }
 
+/// A registered masternode as the machine sees it, after the tip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Its identity.
+    pub id: MasternodeId,
+    /// Its name.
+    pub name: String,
+    /// The key it votes with.
+    pub vote_key: PublicKey,
+    /// Keys it no longer votes with and still answers for.
+    pub former_keys: Vec<PublicKey>,
+    /// How it stands.
+    pub status: MasternodeStatus,
+    /// Number of its last change; the next one carries one more.
+    pub sequence: u64,
+    /// Height and nonce of its last `Resume`.
+    pub resumed: Option<(u64, [u8; 32])>,
+    /// Its locked output.
+    pub collateral: OutPoint,
+    /// Its voting weight when it is in the committee.
+    pub weight: u64,
+}
+
 /// Why a block is not valid, naming the rule and the values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -51,6 +76,9 @@ pub trait Host {
 
     /// An unspent output of the state after the tip.
     fn utxo(&self, outpoint: &OutPoint) -> Option<Utxo>;
+
+    /// The masternode that votes with this key, whatever its status.
+    fn masternode_of(&self, vote_key: &PublicKey) -> Option<Registered>;
 
     /// Checks everything about a payment but its signatures, for a block of `tip().height + 1`, with
     /// inputs resolved by `resolve`; returns its fee.

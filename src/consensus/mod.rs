@@ -11,6 +11,7 @@ pub mod machine;
 pub mod output;
 mod rounds;
 pub mod signer;
+pub mod standing;
 mod stream;
 mod tally;
 pub mod timing;

@@ -1,5 +1,6 @@
 //! What comes out of the machine, to be executed in order.
 
+use crate::consensus::standing::{Nonce, Standing};
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::{Certificate, Qc};
@@ -72,6 +73,10 @@ pub enum Output {
     Rejected { txid: Txid, from: Option<PeerId>, reason: Rejection },
     /// The peer sent what no honest peer sends.
     Misbehaved { peer: PeerId, what: &'static str },
+    /// From now on this node signs with a log that is whole since the `Resume` with this number, or
+    /// since its key was registered; `next` is the number its next `Resume` will carry. To be made
+    /// durable before any later output takes effect.
+    Sign { since: Option<Nonce>, next: Nonce },
     /// This node must not go on; the text says why and what to do.
     Halt { reason: String },
     /// For people.
@@ -97,6 +102,12 @@ pub enum Notice {
     TimedOut { height: u64, round: u32, step: Option<Step>, missing: Vec<u16> },
     /// A precommit for a block already decided: it was late.
     LatePrecommit { height: u64, voter: u16 },
+    /// The standing of the vote key has changed.
+    Standing(Standing),
+    /// A message of the own key that the log lacks was seen in era `height`; the first of that era.
+    KeyElsewhere { height: u64, what: String },
+    /// A peer has proven in the handshake that it holds the own vote key.
+    SameKey { peer: PeerId },
     /// Two messages that exclude each other carry the same valid signature.
     Equivocation { voter: u16, what: &'static str },
 }

@@ -162,6 +162,25 @@ impl Host for ChainHost {
         self.ledger.utxo(outpoint)
     }
 
+    fn masternode_of(
+        &self,
+        vote_key: &crate::primitives::keys::PublicKey,
+    ) -> Option<crate::consensus::host::Registered> {
+        let registry = self.ledger.tip().registry.clone();
+        let entry = registry.entries().iter().find(|entry| entry.vote_key == *vote_key)?;
+        Some(crate::consensus::host::Registered {
+            id: entry.id,
+            name: entry.name.clone(),
+            vote_key: entry.vote_key,
+            former_keys: Vec::new(),
+            status: crate::primitives::masternode::MasternodeStatus::Active,
+            sequence: 0,
+            resumed: None,
+            collateral: entry.collateral,
+            weight: entry.tier.weight(),
+        })
+    }
+
     fn check_payment(
         &self,
         transaction: &SealedTransaction,

@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -135,8 +135,6 @@ pub struct Hub {
     pub(super) machine: ArcSwapOption<MachineReport>,
     next_report_us: AtomicU64,
     pub(super) phase: Mutex<Phase>,
-    /// It has a vote key and must not use it.
-    pub(super) observes_only: AtomicBool,
     era: Mutex<EraProgress>,
     pub(super) halted: Mutex<Option<CleanText>>,
     pub(super) standing_alerts: Mutex<VecDeque<AlertInfo>>,
@@ -210,7 +208,6 @@ impl Hub {
             machine: ArcSwapOption::empty(),
             next_report_us: AtomicU64::new(0),
             phase: Mutex::new(Phase::Starting(CleanText::new("opening files"))),
-            observes_only: AtomicBool::new(false),
             era: Mutex::new(EraProgress::default()),
             halted: Mutex::new(None),
             standing_alerts: Mutex::new(VecDeque::new()),
@@ -224,11 +221,6 @@ impl Hub {
     pub fn attach(&self, sources: Arc<dyn Sources>) {
         let _first_wins = self.sources.set(sources);
         self.changed.notify_one();
-    }
-
-    /// Tells that the node does not sign although it has a vote key.
-    pub fn observe_only(&self) {
-        self.observes_only.store(true, Ordering::Relaxed);
     }
 
     /// Tells how far the node's life has come.
@@ -389,6 +381,7 @@ impl Hub {
                 }
                 Output::Notice(notice) => self.observe_notice(now, notice),
                 Output::Persist { .. }
+                | Output::Sign { .. }
                 | Output::Send { .. }
                 | Output::Replay(_)
                 | Output::PullBlock { .. } => {}
@@ -527,6 +520,17 @@ impl Hub {
                 // A round would have waited this long for it.
                 let in_time_us = self.identity.timing.precommit_us;
                 self.metrics.late_precommit(*height, *voter, in_time_us, now.monotonic_us);
+            }
+            // The state of the snapshot tells it.
+            Notice::Standing(_) => self.changed.notify_one(),
+            Notice::KeyElsewhere { height, what } => {
+                let text = format!("another process signs with this node's vote key: {what} in era {height}");
+                self.alert_once(now, AlertLevel::Critical, &text);
+            }
+            Notice::SameKey { peer } => {
+                let text =
+                    format!("peer {} holds the vote key of this node: stop one of the two", peer.0.short());
+                self.alert_standing(now, &text);
             }
             Notice::Equivocation { voter, what } => {
                 let text = format!("{} signed two {what} that exclude each other", name(*voter));

@@ -14,6 +14,7 @@ pub mod encoding;
 pub mod evidence;
 pub mod hash;
 pub mod keys;
+pub mod masternode;
 pub mod merkle;
 pub mod message;
 pub mod params;

@@ -75,6 +75,7 @@ impl Machine {
             ));
             return false;
         }
+        self.look_at_commits(block, &qc);
         self.persist_candidate(id);
         self.persist(Record::Decided(qc.clone()));
         if let Err(fault) = host.commit(block, &qc) {
@@ -89,6 +90,7 @@ impl Machine {
             if !due.is_empty() {
                 self.outputs.push(Output::Replay(due));
             }
+            self.review_standing(host);
             self.prepare_pending(host);
         }
         true

@@ -1,9 +1,11 @@
 //! The machine: one node's whole consensus state and the dispatch of its inputs (protocol §4).
 //!
 //! The rules live beside it: [`fast_path`] (§4.1), [`checkpoint`] and [`proposer`] (§4.2), [`commit`]
-//! (the step to the next era), [`exchange`] (status and answers to pulls), [`restore`] (§3, restart).
+//! (the step to the next era), [`exchange`] (status and answers to pulls), [`restore`] (§3, restart),
+//! [`standing`] (§10, whether it may sign).
 //! Invariants: outputs are returned in the order they must take effect; own votes are made only by
-//! `flush` and `cast`, which persist them first; after `halt` nothing more is signed.
+//! `flush` and `cast`, which persist them first; nothing is signed but in good standing, and after
+//! `halt` nothing more.
 
 mod admission;
 mod checkpoint;
@@ -15,6 +17,7 @@ mod peers;
 mod proposer;
 mod pulls;
 mod restore;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -24,6 +27,7 @@ use crate::consensus::input::{Input, Now, Verified};
 use crate::consensus::output::{Notice, Output, Record, Target};
 use crate::consensus::rounds::Rounds;
 use crate::consensus::signer::Signer;
+use crate::consensus::standing::{Standing, Start};
 use crate::consensus::timing::Timing;
 use crate::consensus::verify::EraContext;
 use crate::primitives::block::{Block, Outline};
@@ -36,6 +40,7 @@ use crate::primitives::transaction::SharedTransaction;
 use era::Era;
 use peers::{FutureMessages, Peers};
 use pulls::Pulls;
+use standing::{Post, Watch};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use timers::Timers;
@@ -54,6 +59,8 @@ pub struct Machine {
     /// While the log is replayed nothing is sent, persisted or voted.
     replaying: bool,
     halted: Option<String>,
+    /// Whether the vote key may be used.
+    watch: Watch,
     outputs: Vec<Output>,
     era: Era,
     checkpoint: Checkpoint,
@@ -153,7 +160,9 @@ pub struct View {
     pub best_height: u64,
     /// Height each connected peer said last that it is deciding.
     pub peer_heights: Vec<(PeerId, u64)>,
-    /// Why the node has stopped voting, if it has.
+    /// Where the node stands with its vote key.
+    pub standing: Standing,
+    /// Why the node has stopped, if it has.
     pub halted: Option<String>,
 }
 
@@ -164,9 +173,10 @@ impl std::fmt::Debug for Machine {
 }
 
 impl Machine {
-    /// A machine at the host's tip that has not started; `signer` is `None` for an observer.
+    /// A machine at the host's tip that has not started; `signer` is `None` for an observer, for which
+    /// `start` has no meaning.
     #[must_use]
-    pub fn new(signer: Option<Box<dyn Signer>>, timing: Timing, host: &dyn Host) -> Self {
+    pub fn new(signer: Option<Box<dyn Signer>>, timing: Timing, host: &dyn Host, start: Start) -> Self {
         let context = Arc::new(EraContext::after(host.chain(), &host.tip()));
         let me = signer.as_ref().and_then(|signer| context.committee.index_of(&signer.public()));
         let era = Era::new(&context.committee, host.params(), 0, timing.era_us);
@@ -179,6 +189,7 @@ impl Machine {
             started: false,
             replaying: false,
             halted: None,
+            watch: Watch::new(start),
             outputs: Vec::new(),
             era,
             checkpoint: Checkpoint::default(),
@@ -206,10 +217,12 @@ impl Machine {
                 let status = Message::Status(self.status());
                 self.send(Target::Peer(peer), status);
                 self.offer_pending(host, peer);
+                self.notice_twin(peer, vote_key);
             }
             Input::PeerDown { peer } => {
                 self.peers.down(&peer);
                 self.future.forget(&peer);
+                self.watch.down(&peer);
             }
         }
         if self.started {
@@ -258,6 +271,7 @@ impl Machine {
             connected,
             best_height: self.peers.best_height().max(self.context.height),
             peer_heights: self.peers.heights(),
+            standing: self.standing(),
             halted: self.halted.clone(),
         }
     }
@@ -268,9 +282,10 @@ impl Machine {
         self.era.open(max)
     }
 
-    /// Whether this node signs: a member, not halted, not replaying.
+    /// Whether this node signs: a member in good standing, not halted, not replaying.
     fn signs(&self) -> Option<VoterIndex> {
-        self.me.filter(|_| self.halted.is_none() && !self.replaying)
+        let may_sign = self.watch.post == Post::Signing && self.halted.is_none() && !self.replaying;
+        self.me.filter(|_| may_sign)
     }
 
     fn on_start(&mut self, host: &mut dyn Host) {
@@ -279,14 +294,12 @@ impl Machine {
         self.era.bucket.start(self.now.monotonic_us);
         self.timers.status = Some(self.now.monotonic_us);
         self.readmit_bodies(host);
-        self.send_own_again();
         self.announce_finals();
-        if self.era.frozen {
-            self.resume_round();
-        } else {
+        if !self.era.frozen {
             self.timers.era_end = Some(self.now.monotonic_us + self.timing.era_us);
             self.resume_era(host);
         }
+        self.take_post(host);
     }
 
     fn on_message(&mut self, host: &mut dyn Host, from: PeerId, message: Verified<Message>) {
@@ -363,14 +376,6 @@ impl Machine {
         if !self.replaying {
             self.outputs.push(Output::Notice(notice));
         }
-    }
-
-    /// Stops signing: a valid signature of this node's key exists that its log does not hold.
-    fn halt_key_elsewhere(&mut self, what: &str) {
-        self.halt(format!(
-            "{what} carries this node's signature but is not in its vote log: the key is active elsewhere, or the \
-             data directory is an old copy; stop the other process and start with the directory it used"
-        ));
     }
 
     fn halt(&mut self, reason: String) {

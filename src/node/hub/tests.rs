@@ -92,6 +92,7 @@ fn view(height: u64, connected: [bool; 4]) -> View {
         connected: connected.to_vec(),
         best_height: height,
         peer_heights: Vec::new(),
+        standing: Standing::Signing,
         halted: None,
     }
 }
