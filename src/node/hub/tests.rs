@@ -1,6 +1,7 @@
 //! The hub driven by outputs as the machine makes them.
 
 use super::*;
+use crate::consensus::standing::Standing;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{HEADER_VERSION, Header};
 use crate::primitives::committee::Member;
