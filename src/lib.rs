@@ -6,6 +6,8 @@
 
 pub mod primitives;
 
+pub mod light;
+
 pub mod telemetry;
 
 pub mod config;

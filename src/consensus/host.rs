@@ -5,7 +5,7 @@
 //! about it is about the state after block `tip().height`.
 
 use crate::primitives::amount::Amount;
-use crate::primitives::block::Block;
+use crate::primitives::block::{Block, Header};
 use crate::primitives::certificate::Qc;
 use crate::primitives::committee::Committee;
 use crate::primitives::hash::{BlockId, ChainId, MasternodeId, Txid};
@@ -19,7 +19,9 @@ use std::sync::Arc;
 /// The end of the chain as applied.
 #[derive(Clone, Debug)]
 pub struct Tip {
-    /// Height of the last applied block.
+    /// Header of the last applied block.
+    pub header: Arc<Header>,
+    /// Its height.
     pub height: u64,
     /// Its id.
     pub block: BlockId,

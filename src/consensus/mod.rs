@@ -5,6 +5,7 @@
 //! the pool through [`host::Host`]. No clock, disk, socket or randomness in here: the same inputs give
 //! the same outputs, which is what the simulation in `tests/simulation` rests on.
 
+pub mod cause;
 pub mod host;
 pub mod input;
 pub mod machine;

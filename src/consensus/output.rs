@@ -1,6 +1,8 @@
 //! What comes out of the machine, to be executed in order.
 
+use crate::consensus::cause::{Absence, Gap, OwnAbsence, StallReason};
 use crate::consensus::standing::{Nonce, Standing};
+use crate::light::claim::FinalityClaim;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::{Certificate, Qc};
@@ -62,8 +64,8 @@ pub enum Output {
     /// [`Input::Decided`](crate::consensus::input::Input::Decided). Repeated while behind: the driver
     /// ignores it while a pull of the same height from the same peer is under way.
     PullBlock { peer: PeerId, height: u64 },
-    /// `txid` is final: a quorum of the era commit-voted it.
-    Final { height: u64, txid: Txid },
+    /// `txid` is final: a quorum of the era commit-voted it, with what proves it to others.
+    Final { height: u64, txid: Txid, claim: FinalityClaim },
     /// The block is decided and already applied to the host's state; its `Decided` record precedes
     /// this output. From now on messages are checked against the next era.
     Committed { block: Arc<Block>, qc: Qc },
@@ -98,10 +100,28 @@ pub enum Notice {
     Proposed { height: u64, round: u32, block: BlockId, transactions: u32, own: bool },
     /// A proposal was not prevoted, with the reason.
     ProposalRefused { height: u64, round: u32, reason: String },
-    /// A step of a round ended by its timer; `missing` are voters not heard from in that step.
-    TimedOut { height: u64, round: u32, step: Option<Step>, missing: Vec<u16> },
-    /// A precommit for a block already decided: it was late.
-    LatePrecommit { height: u64, voter: u16 },
+    /// A step of a round ended by its timer or does not end; `step` is `None` while proposing.
+    RoundStalled {
+        height: u64,
+        round: u32,
+        step: Option<Step>,
+        reason: StallReason,
+        /// Whom nothing was heard of in this step, with the cause.
+        missing: Vec<(u16, Absence)>,
+        /// Weight heard in this step.
+        heard: u64,
+        quorum: u64,
+    },
+    /// A height is decided: members without a precommit for its block that is known here, and why this
+    /// node itself, a member, has none. Comes before [`Output::Committed`].
+    Attendance { height: u64, absent: Vec<(u16, Absence)>, own: Option<OwnAbsence> },
+    /// This node signed a vote at a moment of the monotonic clock; comes after the vote.
+    Cast { height: u64, round: u32, step: Step, block: Option<BlockId>, at_us: u64 },
+    /// Payments of the block that ends the era for which this node did not vote: how many by cause, and
+    /// one of each.
+    PaymentVotesMissed { height: u64, prepares: Vec<(Gap, u32, Txid)>, commits: Vec<(Gap, u32, Txid)> },
+    /// A precommit for a block decided here `late_us` microseconds before.
+    LatePrecommit { height: u64, voter: u16, late_us: u64 },
     /// The standing of the vote key has changed.
     Standing(Standing),
     /// A message of the own key that the log lacks was seen in era `height`; the first of that era.

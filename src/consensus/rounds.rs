@@ -49,6 +49,13 @@ impl VoteSet {
         &self.votes
     }
 
+    /// Weight for each block and nil, the most first.
+    pub(super) fn split(&self) -> Vec<(Option<BlockId>, u64)> {
+        let mut split: Vec<_> = self.weights.iter().map(|(block, weight)| (*block, *weight)).collect();
+        split.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
+        split
+    }
+
     /// One bit a voter, as in a [`Qc`].
     pub(super) fn bitmap(&self) -> Vec<u8> {
         let width = self.votes.keys().next_back().map_or(0, |voter| usize::from(*voter) / 8 + 1);
@@ -210,7 +217,8 @@ impl Rounds {
         self.rounds = self.rounds.split_off(&current.saturating_sub(ROUNDS_KEPT));
     }
 
-    fn highest_round_of(&self, voter: VoterIndex) -> Option<u32> {
+    /// The highest round in which a voter was heard.
+    pub(super) fn highest_round_of(&self, voter: VoterIndex) -> Option<u32> {
         let voted = |round: &Round| {
             round.prevotes.votes.contains_key(&voter) || round.precommits.votes.contains_key(&voter)
         };

@@ -5,11 +5,11 @@
 
 use crate::consensus::host::Tip;
 use crate::consensus::input::Verified;
-use crate::primitives::block::{Block, Outline, last_commit_root, tx_root};
+use crate::primitives::block::{Block, Header, Outline, last_commit_root, tx_root};
 use crate::primitives::certificate::{CertificateError, Qc};
 use crate::primitives::committee::{Committee, VoterIndex};
 use crate::primitives::hash::{BlockId, ChainId, EraTag, era_tag};
-use crate::primitives::keys::{SignatureCheck, verify_batch};
+use crate::primitives::keys::{Checker, SignatureCheck, verify_batch};
 use crate::primitives::message::{Message, Proposal};
 use crate::primitives::transaction::{SharedTransaction, Transaction};
 use crate::primitives::vote::{Step, VoteBatch};
@@ -28,6 +28,8 @@ pub struct EraContext {
     pub committee: Arc<Committee>,
     /// Id of the block before.
     pub previous: BlockId,
+    /// Header of the block before: what finality proofs of this era rest on.
+    pub header: Arc<Header>,
     /// Era tag and committee of the block before; `None` at height 1.
     pub previous_era: Option<(EraTag, Arc<Committee>)>,
 }
@@ -44,6 +46,7 @@ impl EraContext {
             era_tag: era_tag(chain, tip.height + 1, tip.block),
             committee: Arc::clone(&tip.next_committee),
             previous: tip.block,
+            header: Arc::clone(&tip.header),
             previous_era,
         }
     }
@@ -61,9 +64,6 @@ pub enum Fault {
     #[error("{0}: {1}")]
     Malformed(&'static str, &'static str),
 }
-
-/// How signatures are checked: [`verify_batch`], or a fake one in simulations.
-pub type Checker<'a> = &'a dyn Fn(&[SignatureCheck]) -> Vec<bool>;
 
 /// Most votes of one phase in a batch; above it the batch is malformed.
 pub const BATCH_VOTES_MAX: usize = 16_384;

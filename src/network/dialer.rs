@@ -197,8 +197,8 @@ async fn attempt(
         Ok(Err(error)) => return Dialled::Failed(Refusal::of(&error)),
         Err(_) => return fail(format!("no answer from {address} within {} s", patience.as_secs())),
     };
-    let identified = handshake::identify(&connection)
-        .and_then(|id| handshake::expect_key(address, key, id).map(|()| id));
+    let identified =
+        handshake::identify(&connection).and_then(|id| handshake::expect_key(address, key, id).map(|()| id));
     let id = match identified {
         Ok(id) => id,
         Err(refusal) => {
@@ -236,8 +236,7 @@ async fn exchange(
     let hello = handshake::receive(receive).await?;
     hello.check(context.chain, context.instance, permit.peer())?;
     let id = context.registry.identity(permit.peer(), hello.instance, address);
-    let mut peer =
-        Peer::new(id, &hello, connection.clone(), address, false, CancellationToken::new());
+    let mut peer = Peer::new(id, &hello, connection.clone(), address, false, CancellationToken::new());
     // The address that was just reached is better than any claim.
     peer.listen = address;
     let peer = Arc::new(peer);

@@ -218,7 +218,10 @@ impl Hello {
         let refuse = |code, text: String| Err(Refusal::new(code, &text));
         // Another process with the same key is a peer like any other: both have to learn of each other.
         if self.instance == instance {
-            return refuse(CloseCode::SelfConnection, "self-connection: both ends are one process".to_owned());
+            return refuse(
+                CloseCode::SelfConnection,
+                "self-connection: both ends are one process".to_owned(),
+            );
         }
         if self.version != PROTOCOL_VERSION {
             let theirs = self.version;

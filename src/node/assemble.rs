@@ -279,6 +279,9 @@ fn empty_consensus(identity: &Identity) -> ConsensusInfo {
         votes_sent: 0,
         votes_received: 0,
         rounds_failed: 0,
+        stall: None,
+        prepares_missed: Vec::new(),
+        commits_missed: Vec::new(),
         loop_lag: Percentiles::default(),
         journal_sync: Percentiles::default(),
     }
@@ -292,12 +295,16 @@ fn consensus_info(
     now_us: u64,
 ) -> ConsensusInfo {
     let metrics = &hub.metrics;
+    let [prepares_missed, commits_missed] = metrics.payment_gaps();
     let mut info = ConsensusInfo {
         total_weight: committee.total(),
         quorum_weight: committee.quorum(),
         votes_sent: metrics.votes_sent.load(Ordering::Relaxed),
         votes_received: metrics.votes_received.load(Ordering::Relaxed),
         rounds_failed: metrics.rounds_failed.load(Ordering::Relaxed),
+        stall: hub.stalls.lock().newest.clone(),
+        prepares_missed,
+        commits_missed,
         loop_lag: metrics.loop_lag.percentiles(now_us),
         journal_sync: metrics.journal_sync.percentiles(now_us),
         ..empty_consensus(&hub.identity)
@@ -364,6 +371,8 @@ fn members(
             last_vote_age_ms: stats.last_vote_us.map(|last_us| now_us.saturating_sub(last_us) / 1000),
             votes: stats.votes,
             signed: stats.marks.iter().copied().collect(),
+            last_miss: stats.last_miss.clone(),
+            misses: stats.misses.iter().map(|(code, count)| (CleanText::new(code), *count)).collect(),
         })
         .collect()
 }
@@ -424,6 +433,13 @@ fn stalled(snapshot: &Snapshot) -> Option<String> {
         matches!(snapshot.state, NodeState::Signing | NodeState::NotSigning { .. } | NodeState::Observing);
     if !connected || consensus.era_age_ms <= STALLED_ERAS.saturating_mul(consensus.era_ms) {
         return None;
+    }
+    if let Some(stall) = &consensus.stall {
+        let height = consensus.height;
+        let (step, round) = (&stall.step, stall.round);
+        return Some(format!(
+            "no checkpoint at height {height} for more than {STALLED_ERAS} eras: {step} of round {round}: {stall}"
+        ));
     }
     let silent = |member: &&MemberInfo| member.last_vote_age_ms.is_none_or(|age| age > consensus.era_age_ms);
     let names: Vec<&str> =

@@ -50,6 +50,8 @@ pub trait Log: Send {
 pub trait Sink: Send {
     /// Carries out one output other than `Persist`.
     fn carry_out(&mut self, output: &Output);
+    /// The records of the group being carried out are durable; their sync took so long.
+    fn synced(&mut self, took_us: u64);
     /// A group has been carried out.
     fn observe(&mut self, outputs: &[Output]);
     /// Height up to which the store holds every block.
@@ -123,7 +125,9 @@ impl<L: Log, S: Sink> Group<'_, L, S> {
         if self.staged {
             let begun = Instant::now();
             self.log.commit()?;
-            sync_times.record(monotonic_us(), micros(begun.elapsed()));
+            let took_us = micros(begun.elapsed());
+            sync_times.record(monotonic_us(), took_us);
+            self.sink.synced(took_us);
             self.carry_out_rest()?;
         }
         self.sink.observe(&self.outputs);
@@ -214,6 +218,7 @@ mod tests {
                 self.0.lock().push(Seen::Sent(batch.sequence));
             }
         }
+        fn synced(&mut self, _: u64) {}
         fn observe(&mut self, _: &[Output]) {}
         fn durable_height(&self) -> u64 {
             0

@@ -148,6 +148,7 @@ impl Host for ChainHost {
     fn tip(&self) -> Tip {
         let state = self.ledger.tip();
         Tip {
+            header: Arc::new(state.header.clone()),
             height: state.header.height,
             block: state.block,
             parent: if state.header.height == 0 { BlockId::default() } else { state.header.previous },

@@ -9,7 +9,7 @@
 
 use crate::consensus::input::Now;
 use crate::consensus::machine::View;
-use crate::consensus::output::{Notice, Output};
+use crate::consensus::output::Output;
 use crate::consensus::timing::Timing;
 use crate::node::assemble::{Assembler, Sources, initial_snapshot};
 use crate::node::metrics::{Decision, Metrics};
@@ -17,16 +17,16 @@ use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
 use crate::primitives::chain::NetworkKind;
 use crate::primitives::clean::CleanText;
-use crate::primitives::committee::{Committee, VoterIndex};
+use crate::primitives::committee::Committee;
 use crate::primitives::hash::{ChainId, Txid};
 use crate::primitives::keys::PublicKey;
 use crate::primitives::message::PeerId;
 use crate::primitives::params::Params;
 use crate::primitives::rejection::Rejection;
-use crate::primitives::vote::Step;
 use crate::telemetry::event::{AlertLevel, Event, EventKind};
 use crate::telemetry::snapshot::{AlertInfo, NodeState, Snapshot};
 use arc_swap::{ArcSwap, ArcSwapOption};
+use notices::{Attendance, Stalls};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::PathBuf;
@@ -119,6 +119,7 @@ struct EraProgress {
     finals: HashSet<Txid>,
     /// Fees of blocks about to be observed, by height.
     fees: BTreeMap<u64, u64>,
+    attendance: Attendance,
 }
 
 /// See the module.
@@ -139,6 +140,9 @@ pub struct Hub {
     pub(super) halted: Mutex<Option<CleanText>>,
     pub(super) standing_alerts: Mutex<VecDeque<AlertInfo>>,
     pub(super) sources: OnceLock<Arc<dyn Sources>>,
+    /// How long the last sync of the vote log took.
+    sync_us: AtomicU64,
+    pub(super) stalls: Mutex<Stalls>,
     changed: Notify,
 }
 
@@ -212,6 +216,8 @@ impl Hub {
             halted: Mutex::new(None),
             standing_alerts: Mutex::new(VecDeque::new()),
             sources: OnceLock::new(),
+            sync_us: AtomicU64::new(0),
+            stalls: Mutex::new(Stalls::default()),
             changed: Notify::new(),
         })
     }
@@ -353,7 +359,7 @@ impl Hub {
         let mut final_height = 0;
         for output in outputs {
             match output {
-                Output::Final { height, txid } => {
+                Output::Final { height, txid, .. } => {
                     final_height = *height;
                     finals.push(*txid);
                 }
@@ -434,16 +440,21 @@ impl Hub {
             .iter()
             .find(|member| member.id == block.header.proposer)
             .map_or_else(|| CleanText::new("unknown"), |member| CleanText::new(&member.name));
-        let machine = self.machine.load();
+        let (absent, own) = self.attendance_of(height, &committee, qc);
         let decision = Decision {
             proposer: &proposer,
             fees,
             pause_us,
-            connected: machine.as_ref().map_or(&[], |report| report.view.connected.as_slice()),
+            absent,
+            own,
+            in_time_us: self.identity.timing.precommit_us,
             state_hash: block.header.utxo_hash,
         };
         // The registry does not change yet, so the same members vote at the next height.
-        self.metrics.checkpoint(block, qc, decision, Arc::clone(&committee), now.monotonic_us);
+        let settled = self.metrics.checkpoint(block, qc, decision, Arc::clone(&committee), now.monotonic_us);
+        if let Some(settled) = settled {
+            self.tell_missed(now, settled);
+        }
         let signed = qc.votes().unwrap_or_default();
         self.publish(
             now.wall_ms,
@@ -477,96 +488,6 @@ impl Hub {
         self.send_fate(now, FateKind::Rejected { txid: *txid, reason: reason.clone() });
     }
 
-    fn observe_notice(&self, now: Now, notice: &Notice) {
-        let name = |voter: VoterIndex| self.member_name(voter);
-        match notice {
-            Notice::Votes { voter, sequence, last, prepares, commits, own } => {
-                let votes = u64::from(*prepares) + u64::from(*commits);
-                self.metrics.votes_counted(*voter, votes, *own, now.monotonic_us);
-                if *last {
-                    self.first_freeze(now);
-                }
-                let (voter, sequence, last, own) = (*voter, *sequence, *last, *own);
-                let (prepares, commits, name) = (*prepares, *commits, name(voter));
-                let kind = EventKind::Votes { voter, name, sequence, last, prepares, commits, own };
-                self.publish(now.wall_ms, kind);
-            }
-            // Quorum meters come with the snapshot; one event a payment would be too many.
-            Notice::Certified { .. } => {}
-            Notice::Frozen { height, era_us } => {
-                self.first_freeze(now);
-                self.publish(now.wall_ms, EventKind::Frozen { height: *height, era_ms: *era_us / 1000 });
-            }
-            Notice::RoundStarted { height, round, proposer } => {
-                if *round > 0 {
-                    self.metrics.rounds_failed.fetch_add(1, Ordering::Relaxed);
-                }
-                let (height, round, proposer) = (*height, *round, name(*proposer));
-                self.publish(now.wall_ms, EventKind::RoundStarted { height, round, proposer });
-            }
-            Notice::Proposed { height, round, block, transactions, own } => {
-                let (height, round, block, own) = (*height, *round, *block, *own);
-                let kind = EventKind::Proposed { height, round, block, transactions: *transactions, own };
-                self.publish(now.wall_ms, kind);
-            }
-            Notice::ProposalRefused { height, round, reason } => {
-                let text = format!("proposal of height {height}, round {round} refused: {reason}");
-                self.alert_once(now, AlertLevel::Warning, &text);
-            }
-            Notice::TimedOut { height, round, step, missing } => {
-                self.publish(now.wall_ms, self.timeout(*height, *round, *step, missing));
-            }
-            Notice::LatePrecommit { height, voter } => {
-                // A round would have waited this long for it.
-                let in_time_us = self.identity.timing.precommit_us;
-                self.metrics.late_precommit(*height, *voter, in_time_us, now.monotonic_us);
-            }
-            // The state of the snapshot tells it.
-            Notice::Standing(_) => self.changed.notify_one(),
-            Notice::KeyElsewhere { height, what } => {
-                let text = format!("another process signs with this node's vote key: {what} in era {height}");
-                self.alert_once(now, AlertLevel::Critical, &text);
-            }
-            Notice::SameKey { peer } => {
-                let text =
-                    format!("peer {} holds the vote key of this node: stop one of the two", peer.0.short());
-                self.alert_standing(now, &text);
-            }
-            Notice::Equivocation { voter, what } => {
-                let text = format!("{} signed two {what} that exclude each other", name(*voter));
-                self.alert_standing(now, &text);
-            }
-        }
-    }
-
-    fn timeout(&self, height: u64, round: u32, step: Option<Step>, missing: &[VoterIndex]) -> EventKind {
-        let step = match step {
-            None => "propose",
-            Some(Step::Prevote) => "prevote",
-            Some(Step::Precommit) => "precommit",
-        };
-        let committee = self.metrics.committee();
-        EventKind::RoundTimeout {
-            height,
-            round,
-            step: CleanText::new(step),
-            missing_weight: missing.iter().map(|voter| committee.weight(*voter)).sum(),
-            missing: missing.iter().map(|voter| self.member_name(*voter)).collect(),
-        }
-    }
-
-    fn member_name(&self, voter: VoterIndex) -> CleanText {
-        let committee = self.metrics.committee();
-        committee.member(voter).map_or_else(
-            || CleanText::new(&format!("voter {voter}")),
-            |member| CleanText::limited(&member.name, 64),
-        )
-    }
-
-    fn first_freeze(&self, now: Now) {
-        self.era.lock().first_freeze_us.get_or_insert(now.monotonic_us);
-    }
-
     fn send_fate(&self, now: Now, kind: FateKind) {
         self.send_fate_of_block(now, None, kind);
     }
@@ -598,5 +519,6 @@ impl Hub {
     }
 }
 
+mod notices;
 #[cfg(test)]
 mod tests;

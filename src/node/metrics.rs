@@ -11,14 +11,19 @@ use crate::primitives::certificate::Qc;
 use crate::primitives::clean::CleanText;
 use crate::primitives::committee::{Committee, VoterIndex};
 use crate::primitives::hash::Txid;
-use crate::primitives::keys::PublicKey;
+use crate::telemetry::cause::{GapCount, PaymentGap};
 use crate::telemetry::histogram::Percentiles;
-use crate::telemetry::snapshot::{CHECKPOINTS_MAX, CheckpointInfo, RATE_BUCKETS, SignMark};
+use crate::telemetry::snapshot::{CheckpointInfo, RATE_BUCKETS};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+mod participation;
+
+use participation::Participation;
+pub use participation::{Decision, MemberStats, OwnPart, OwnPrecommit, Settled};
 
 /// Longest latency told apart, in microseconds; longer ones count as this.
 const LATENCY_MAX_US: u64 = 600_000_000;
@@ -195,43 +200,6 @@ impl FirstSights {
     }
 }
 
-/// How one member takes part.
-#[derive(Clone, Debug)]
-pub struct MemberStats {
-    /// The member, over changes of the committee.
-    pub vote_key: PublicKey,
-    /// Prepares and commits counted since start.
-    pub votes: u64,
-    /// When its last vote was counted.
-    pub last_vote_us: Option<u64>,
-    /// One mark a checkpoint, oldest first, as many as checkpoints are kept.
-    pub marks: VecDeque<SignMark>,
-}
-
-#[derive(Debug)]
-struct Participation {
-    committee: Arc<Committee>,
-    members: Vec<MemberStats>,
-    checkpoints: VecDeque<CheckpointInfo>,
-    /// When the newest checkpoint was decided here.
-    decided_us: u64,
-}
-
-/// What the hub knows of a checkpoint besides the block itself.
-#[derive(Clone, Copy, Debug)]
-pub struct Decision<'a> {
-    /// Name of the proposer.
-    pub proposer: &'a CleanText,
-    /// Fees of its transactions, in units.
-    pub fees: u64,
-    /// First freeze seen to commit; `None` for a block caught up.
-    pub pause_us: Option<u64>,
-    /// Voters connected when it was decided, own included; empty when unknown.
-    pub connected: &'a [bool],
-    /// Digest of the state after the block.
-    pub state_hash: crate::primitives::hash::Hash,
-}
-
 /// Everything measured at one node.
 #[derive(Debug)]
 pub struct Metrics {
@@ -258,6 +226,7 @@ pub struct Metrics {
     rejections: Mutex<BTreeMap<&'static str, u64>>,
     first_sights: Mutex<FirstSights>,
     participation: Mutex<Participation>,
+    gaps: Mutex<[BTreeMap<PaymentGap, u64>; 2]>,
 }
 
 impl Metrics {
@@ -265,13 +234,6 @@ impl Metrics {
     #[must_use]
     pub fn new(committee: Arc<Committee>, now_us: u64) -> Self {
         const MINUTE_US: u64 = 60_000_000;
-        let mut participation = Participation {
-            committee: Arc::new(Committee::new(Vec::new())),
-            members: Vec::new(),
-            checkpoints: VecDeque::new(),
-            decided_us: now_us,
-        };
-        participation.enter(committee);
         Self {
             finality: LatencyWindow::new(MINUTE_US),
             checkpoint_pause: LatencyWindow::new(10 * MINUTE_US),
@@ -285,7 +247,8 @@ impl Metrics {
             events_missed: AtomicU64::new(0),
             rejections: Mutex::new(BTreeMap::new()),
             first_sights: Mutex::new(FirstSights::default()),
-            participation: Mutex::new(participation),
+            participation: Mutex::new(Participation::new(committee)),
+            gaps: Mutex::default(),
         }
     }
 
@@ -337,8 +300,8 @@ impl Metrics {
         }
     }
 
-    /// Counts a decided block and marks who signed it; `next` votes from now on. Precommits of the
-    /// block before that are in its last commit and were not seen here count for that block.
+    /// Counts a decided block and marks who signed it; `next` votes from now on. Returns who missed the
+    /// block before: precommits in this block's last commit that were not seen here count for that one.
     pub fn checkpoint(
         &self,
         block: &Block,
@@ -346,24 +309,35 @@ impl Metrics {
         decision: Decision<'_>,
         next: Arc<Committee>,
         now_us: u64,
-    ) {
+    ) -> Option<Settled> {
         if let Some(pause_us) = decision.pause_us {
             self.checkpoint_pause.record(now_us, pause_us);
         }
-        let mut participation = self.participation.lock();
-        participation.mark_last_commit(block);
-        participation.push(block, qc, decision);
-        participation.decided_us = now_us;
-        participation.enter(next);
+        self.participation.lock().decide(block, qc, decision, next)
     }
 
-    /// A precommit for the decided block `height` that is not in its certificate. Within
-    /// `in_time_us` of the decision it is as good as one that is.
-    pub fn late_precommit(&self, height: u64, voter: VoterIndex, in_time_us: u64, now_us: u64) {
-        let mut participation = self.participation.lock();
-        let in_time = now_us.saturating_sub(participation.decided_us) <= in_time_us;
-        let mark = if in_time { SignMark::Signed } else { SignMark::Late };
-        participation.mark_newest(height, voter, mark);
+    /// A precommit for the newest decided block, so long after its decision; within the time a round
+    /// waits it is as good as one in the certificate.
+    pub fn late_precommit(&self, height: u64, voter: VoterIndex, late_us: u64) {
+        self.participation.lock().late(height, voter, late_us);
+    }
+
+    /// Counts votes for payments that this node did not cast.
+    pub fn payment_votes_missed(&self, prepares: &[GapCount], commits: &[GapCount]) {
+        let mut gaps = self.gaps.lock();
+        for (counted, missed) in gaps.iter_mut().zip([prepares, commits]) {
+            for gap in missed {
+                *counted.entry(gap.cause).or_default() += u64::from(gap.count);
+            }
+        }
+    }
+
+    /// Prepares and commits this node did not cast since start, by cause.
+    #[must_use]
+    pub fn payment_gaps(&self) -> [Vec<(PaymentGap, u64)>; 2] {
+        let list =
+            |counted: &BTreeMap<PaymentGap, u64>| counted.iter().map(|(gap, count)| (*gap, *count)).collect();
+        self.gaps.lock().each_ref().map(list)
     }
 
     /// The committee that votes now.
@@ -378,87 +352,6 @@ impl Metrics {
         let participation = self.participation.lock();
         let checkpoints = participation.checkpoints.iter().cloned().collect();
         (Arc::clone(&participation.committee), participation.members.clone(), checkpoints)
-    }
-}
-
-impl Participation {
-    /// Makes `committee` the current one; members keep their statistics by key.
-    fn enter(&mut self, committee: Arc<Committee>) {
-        let keys = |committee: &Committee| -> Vec<PublicKey> {
-            committee.members().iter().map(|member| member.vote_key).collect()
-        };
-        if keys(&self.committee) != keys(&committee) {
-            let mut known: HashMap<PublicKey, MemberStats> =
-                self.members.drain(..).map(|member| (member.vote_key, member)).collect();
-            let marks = self.checkpoints.len();
-            let fresh = |vote_key| MemberStats {
-                vote_key,
-                votes: 0,
-                last_vote_us: None,
-                marks: std::iter::repeat_n(SignMark::Absent, marks).collect(),
-            };
-            let members = committee.members().iter();
-            self.members =
-                members.map(|m| known.remove(&m.vote_key).unwrap_or_else(|| fresh(m.vote_key))).collect();
-        }
-        self.committee = committee;
-    }
-
-    fn push(&mut self, block: &Block, qc: &Qc, decision: Decision<'_>) {
-        let signers: Vec<VoterIndex> =
-            qc.votes().unwrap_or_default().into_iter().map(|(voter, _)| voter).collect();
-        for (index, member) in (0..).zip(self.members.iter_mut()) {
-            let connected = decision.connected.get(usize::from(index)).copied().unwrap_or(false);
-            member.marks.push_back(match (signers.contains(&index), connected) {
-                (true, _) => SignMark::Signed,
-                (false, true) => SignMark::Missed,
-                (false, false) => SignMark::Absent,
-            });
-            while member.marks.len() > CHECKPOINTS_MAX {
-                member.marks.pop_front();
-            }
-        }
-        self.checkpoints.push_back(CheckpointInfo {
-            height: block.header.height,
-            block: block.id(),
-            round: qc.round,
-            proposer: decision.proposer.clone(),
-            time_ms: block.header.time_ms,
-            transactions: block.header.tx_count,
-            bytes: block.header.body_bytes,
-            fees: decision.fees,
-            signed_weight: signers.iter().map(|voter| self.committee.weight(*voter)).sum(),
-            total_weight: self.committee.total(),
-            pause_ms: decision.pause_us.map(|pause_us| pause_us as f64 / 1000.0),
-            state_hash: decision.state_hash,
-        });
-        while self.checkpoints.len() > CHECKPOINTS_MAX {
-            self.checkpoints.pop_front();
-        }
-    }
-
-    /// The last commit of `block` may hold precommits for its parent that never came here directly.
-    fn mark_last_commit(&mut self, block: &Block) {
-        let Some(votes) = block.last_commit.as_ref().and_then(Qc::votes) else { return };
-        let parent = block.header.height.saturating_sub(1);
-        for (voter, _) in votes {
-            self.mark_newest(parent, voter, SignMark::Signed);
-        }
-    }
-
-    /// Marks a member for the newest checkpoint, if that is `height`; a good mark never gets worse.
-    fn mark_newest(&mut self, height: u64, voter: VoterIndex, mark: SignMark) {
-        let weight = self.committee.weight(voter);
-        let Some(checkpoint) = self.checkpoints.back_mut().filter(|newest| newest.height == height) else {
-            return;
-        };
-        let newest = self.members.get_mut(usize::from(voter)).and_then(|member| member.marks.back_mut());
-        if let Some(newest) = newest.filter(|newest| matches!(newest, SignMark::Missed | SignMark::Absent)) {
-            *newest = mark;
-            if mark == SignMark::Signed {
-                checkpoint.signed_weight += weight;
-            }
-        }
     }
 }
 

@@ -121,6 +121,10 @@ impl Sink for Outlet {
         }
     }
 
+    fn synced(&mut self, took_us: u64) {
+        self.hub.log_synced(took_us);
+    }
+
     fn observe(&mut self, outputs: &[Output]) {
         self.hub.observe(clock::now(), outputs);
     }

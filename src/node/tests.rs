@@ -15,7 +15,9 @@ use crate::primitives::rejection::Rejection;
 use crate::primitives::tier::Tier;
 use crate::primitives::transaction::{Transaction, TxOutput, TxStatus};
 use crate::primitives::vote::{Step, Vote};
-use crate::telemetry::snapshot::NodeState;
+use crate::telemetry::cause::{MissCause, StallReason};
+use crate::telemetry::event::EventKind;
+use crate::telemetry::snapshot::{MissInfo, NodeState, Snapshot};
 use crate::wallet::builder::{Coin, Payment, build};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -238,6 +240,75 @@ async fn three_of_four_go_on_and_the_fourth_catches_up_when_it_is_back() {
     })
     .await;
     back.ledger().recount().unwrap();
+    cluster.stop_all().await;
+}
+
+/// What `node` tells from now on, until it has told of a missed vote and of a stalled round that
+/// both concern `name`, with the causes.
+async fn blamed(node: &NodeHandle, name: &str) -> (MissCause, StallReason) {
+    let mut events = node.subscribe();
+    let (mut miss, mut stall) = (None, None);
+    let listening = async move {
+        while miss.is_none() || stall.is_none() {
+            let event = events.next().await.unwrap();
+            match &event.kind {
+                EventKind::VotesMissed { missed, .. } => {
+                    let of_it = missed.iter().find(|missed| missed.name.as_str() == name);
+                    // What it missed while it was leaving has other causes.
+                    let gone = of_it.filter(|missed| matches!(missed.cause, MissCause::NotConnected { .. }));
+                    miss = miss.take().or(gone.map(|missed| missed.cause.clone()));
+                }
+                EventKind::RoundStalled(told) => match &told.reason {
+                    StallReason::NoProposal { proposer, .. } if proposer.as_str() == name => {
+                        assert_eq!(told.missing.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), [name]);
+                        assert_eq!(told.step.as_str(), "propose");
+                        stall = Some(told.reason.clone());
+                    }
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+        (miss.unwrap(), stall.unwrap())
+    };
+    tokio::time::timeout(PATIENCE, listening).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stopped_is_named_as_not_connected_for_its_votes_and_for_its_turns() {
+    let mut cluster = Cluster::new(4);
+    for number in 0..4 {
+        cluster.start(number).await;
+    }
+    let left: Vec<NodeHandle> = cluster.running.iter().take(3).flatten().cloned().collect();
+    for node in &left {
+        until(node, "two blocks", |node| height(node) >= 2).await;
+    }
+    cluster.stop(3).await;
+    for node in &left {
+        until(node, "the loss of the connection", |node| {
+            node.snapshot().members.iter().any(|member| member.name.as_str() == "node4" && !member.connected)
+        })
+        .await;
+    }
+    let (first, second, third) =
+        tokio::join!(blamed(&left[0], "node4"), blamed(&left[1], "node4"), blamed(&left[2], "node4"));
+    for (miss, stall) in [first, second, third] {
+        assert!(matches!(miss, MissCause::NotConnected { .. }), "{miss:?}");
+        let StallReason::NoProposal { why, .. } = &stall else { panic!("{stall:?}") };
+        assert!(matches!(why, MissCause::NotConnected { .. }), "{why:?}");
+    }
+    for node in &left {
+        let told = |snapshot: &Snapshot| {
+            let member =
+                snapshot.members.iter().find(|member| member.name.as_str() == "node4").unwrap().clone();
+            let counted =
+                member.misses.iter().any(|(code, count)| code.as_str() == "not-connected" && *count > 0);
+            counted
+                && matches!(member.last_miss, Some(MissInfo { cause: MissCause::NotConnected { .. }, .. }))
+        };
+        until(node, "the cause in the snapshot", |node| told(&node.snapshot())).await;
+    }
     cluster.stop_all().await;
 }
 

@@ -1,8 +1,9 @@
 //! The committee of a height (protocol §1): who votes with which weight, and what makes a quorum.
 
-use crate::primitives::encoding::{Decode, Encode, encode};
+use crate::primitives::encoding::{Decode, Encode};
 use crate::primitives::hash::{Domain, Hash, KeyHash, MasternodeId, hash};
 use crate::primitives::keys::PublicKey;
+use crate::primitives::merkle::root_of_leaves;
 
 /// Index of a member in its committee.
 pub type VoterIndex = u16;
@@ -84,7 +85,7 @@ impl Committee {
     }
 
     /// All indices.
-    pub fn indices(&self) -> impl Iterator<Item = VoterIndex> + use<> {
+    pub fn indices(&self) -> std::ops::Range<VoterIndex> {
         0..VoterIndex::try_from(self.members.len()).unwrap_or(VoterIndex::MAX)
     }
 
@@ -97,7 +98,7 @@ impl Committee {
     /// `Q = floor(2 W / 3) + 1`: two quorums share more than any tolerated Byzantine weight.
     #[must_use]
     pub fn quorum(&self) -> u64 {
-        self.total * 2 / 3 + 1
+        quorum_of(self.total)
     }
 
     /// `A = floor((W - 1) / 3) + 1`: the least weight certain to contain an honest validator.
@@ -119,11 +120,40 @@ impl Committee {
         })
     }
 
-    /// `committee_root` of the header.
+    /// `committee_root` of the header: binds index, id, vote key and weight of every member, their number
+    /// and the total weight. Names and payouts are the registry's (`registry_root`). Cost: two hashes a
+    /// member.
     #[must_use]
     pub fn root(&self) -> Hash {
-        hash(Domain::COMMITTEE, &[&self.total.to_le_bytes(), &encode(&self.members)])
+        committee_root(self.total, u32::from(self.indices().end), root_of_leaves(self.leaves()))
     }
+
+    /// The leaves of the tree under [`Committee::root`], in index order.
+    #[must_use]
+    pub fn leaves(&self) -> Vec<Hash> {
+        let members = self.indices().zip(&self.members);
+        members
+            .map(|(index, member)| member_leaf(index, member.id, &member.vote_key, member.weight))
+            .collect()
+    }
+}
+
+/// `Q` of a committee of this total weight.
+#[must_use]
+pub fn quorum_of(total: u64) -> u64 {
+    u64::try_from(u128::from(total) * 2 / 3).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+/// Leaf of one member under a committee root: `H(index, id, vote key, weight)`.
+#[must_use]
+pub fn member_leaf(index: VoterIndex, id: MasternodeId, vote_key: &PublicKey, weight: u64) -> Hash {
+    hash(Domain::MEMBER, &[&index.to_le_bytes(), id.bytes(), &vote_key.0, &weight.to_le_bytes()])
+}
+
+/// A committee root from its parts: `H(W, number of members, Merkle root over the member leaves)`.
+#[must_use]
+pub fn committee_root(total: u64, count: u32, members_root: Hash) -> Hash {
+    hash(Domain::COMMITTEE, &[&total.to_le_bytes(), &count.to_le_bytes(), &members_root.0])
 }
 
 fn stride(total: u64) -> u64 {

@@ -32,6 +32,7 @@ impl Domain {
     pub const UTXO_SET: Self = Self("timecoin masternode v1 utxo set");
     pub const REGISTRY: Self = Self("timecoin masternode v1 registry");
     pub const COMMITTEE: Self = Self("timecoin masternode v1 committee");
+    pub const MEMBER: Self = Self("timecoin masternode v1 committee member");
     pub const PARAMS: Self = Self("timecoin masternode v1 parameters");
     pub const GENESIS: Self = Self("timecoin masternode v1 genesis");
     pub const PEER: Self = Self("timecoin masternode v1 peer identity");

@@ -102,6 +102,10 @@ impl PublicKey {
     }
 }
 
+/// How signatures are checked: [`verify_batch`], or a fake one in simulations. The answers are in the
+/// order of the checks.
+pub type Checker<'a> = &'a dyn Fn(&[SignatureCheck]) -> Vec<bool>;
+
 /// Checks many signatures at once, about 13 µs each in batches of 256. A batch that fails is halved
 /// until the bad ones are found, so one bad signature costs little and the answer for every element is
 /// exactly that of [`PublicKey::verify`].

@@ -2,6 +2,7 @@
 
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::{BlockId, Txid};
+use crate::telemetry::cause::{GapCount, MissedVote, StalledRound};
 use crate::telemetry::log::LogRecord;
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +41,14 @@ pub enum EventKind {
     RoundStarted { height: u64, round: u32, proposer: CleanText },
     /// A proposal was received or made.
     Proposed { height: u64, round: u32, block: BlockId, transactions: u32, own: bool },
-    /// A round timed out, with the weight that was missing.
-    RoundTimeout { height: u64, round: u32, step: CleanText, missing_weight: u64, missing: Vec<CleanText> },
+    /// A step of a round ended or lasts without a quorum. Of repeats at one height only those are told
+    /// whose number is a power of two.
+    RoundStalled(StalledRound),
+    /// Members whose votes are missing from a decided height, each with its cause: told with the next
+    /// decision, when what comes late has come. Not told when all signed.
+    VotesMissed { height: u64, missed: Vec<MissedVote>, missed_weight: u64, total_weight: u64 },
+    /// This node did not vote for payments that are in the block of this height; by cause.
+    PaymentVotesMissed { height: u64, prepares: Vec<GapCount>, commits: Vec<GapCount> },
     /// A block was decided and applied.
     Checkpoint {
         height: u64,

@@ -6,6 +6,7 @@ use crate::primitives::clean::CleanText;
 use crate::primitives::hash::{BlockId, ChainId, Hash, Txid};
 use crate::primitives::keys::PublicKey;
 use crate::primitives::transaction::TxStatus;
+use crate::telemetry::cause::{MissCause, PaymentGap, StalledRound};
 use crate::telemetry::histogram::Percentiles;
 use serde::{Deserialize, Serialize};
 
@@ -169,6 +170,11 @@ pub struct ConsensusInfo {
     pub votes_received: u64,
     /// Rounds above 0 since start.
     pub rounds_failed: u64,
+    /// Why this height has no decision yet: its last stalled step.
+    pub stall: Option<StalledRound>,
+    /// Payments in blocks for which this node cast no prepare, and no commit, since start, by cause.
+    pub prepares_missed: Vec<(PaymentGap, u64)>,
+    pub commits_missed: Vec<(PaymentGap, u64)>,
     /// Processing time of engine inputs (how late the loop is).
     pub loop_lag: Percentiles,
     /// Journal sync time.
@@ -300,6 +306,18 @@ pub struct MemberInfo {
     pub votes: u64,
     /// One mark a recent checkpoint, oldest first, aligned with [`Snapshot::checkpoints`].
     pub signed: Vec<SignMark>,
+    /// The last checkpoint it missed as this node saw it.
+    pub last_miss: Option<MissInfo>,
+    /// Checkpoints missed since this node started, by the code of the cause.
+    pub misses: Vec<(CleanText, u64)>,
+}
+
+/// A checkpoint a member missed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissInfo {
+    pub height: u64,
+    #[serde(flatten)]
+    pub cause: MissCause,
 }
 
 /// How a member took part in a checkpoint.

@@ -4,6 +4,7 @@
 //! change of the protocol and needs a reason.
 
 use crate::samples;
+use masternode::light::bundle::ProofBundle;
 use masternode::primitives::block::{Coinbase, Header, Outline, last_commit_root};
 use masternode::primitives::certificate::{Certificate, Qc};
 use masternode::primitives::chain::NetworkKind;
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 /// Largest message read in these tests, as on the network.
 const LIMIT: usize = 4 << 20;
 
-fn golden(name: &str, hex: &str) {
+pub fn golden(name: &str, hex: &str) {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.hex"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&file, format!("{hex}\n")).unwrap();
@@ -30,7 +31,7 @@ fn golden(name: &str, hex: &str) {
     assert_eq!(kept.trim_end(), hex, "{name}: the encoding changed, and with it the protocol");
 }
 
-fn golden_value<T: Encode + Decode<()> + PartialEq + std::fmt::Debug>(name: &str, value: &T) {
+pub fn golden_value<T: Encode + Decode<()> + PartialEq + std::fmt::Debug>(name: &str, value: &T) {
     let bytes = encode(value);
     golden(name, &hex::encode(&bytes));
     assert_eq!(decode::<T, LIMIT>(&bytes).unwrap(), *value, "{name}");
@@ -172,6 +173,7 @@ fn all_identities(bytes: &[u8]) -> Result<(), TestCaseError> {
     identity::<Proposal>(bytes)?;
     identity::<Member>(bytes)?;
     identity::<Params>(bytes)?;
+    identity::<ProofBundle>(bytes)?;
     Ok(())
 }
 

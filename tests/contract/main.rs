@@ -7,4 +7,5 @@ mod committee;
 mod config;
 mod encoding;
 mod merkle;
+mod proofs;
 mod samples;

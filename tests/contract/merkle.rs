@@ -1,7 +1,9 @@
 //! Merkle paths prove membership of exactly one leaf at one place of one list.
 
 use masternode::primitives::hash::{Hash, Txid};
-use masternode::primitives::merkle::{Phase, path, root, root_of_path};
+use masternode::primitives::merkle::{
+    Phase, multi_path, path, path_length, root, root_of_leaves, root_of_multi_path, root_of_path,
+};
 use proptest::prelude::*;
 
 fn txids(count: usize) -> Vec<Txid> {
@@ -16,9 +18,11 @@ fn every_leaf_of_every_small_tree_has_a_path_to_the_root() {
         let leaves = u32::try_from(count).unwrap();
         for (index, txid) in (0u32..).zip(&list) {
             let siblings = path(Phase::Prepare, &list, usize::try_from(index).unwrap()).unwrap();
+            assert_eq!(path_length(index, leaves), Some(siblings.len()));
             assert_eq!(root_of_path(Phase::Prepare, txid, index, leaves, &siblings), Some(whole));
         }
         assert_eq!(path(Phase::Prepare, &list, count), None);
+        assert_eq!(path_length(leaves, leaves), None);
     }
     assert_eq!(root(Phase::Body, &[]), Hash::default());
 }
@@ -34,6 +38,48 @@ fn a_path_has_exactly_one_shape() {
     assert_eq!(prove(&longer), None, "too long");
     assert_eq!(root_of_path(Phase::Commit, &list[10], 11, 11, &siblings), None, "beyond the last leaf");
     assert_eq!(root_of_path(Phase::Commit, &list[10], 0, 0, &[]), None, "no leaves");
+}
+
+/// Leaves of any content.
+fn digests(count: usize) -> Vec<Hash> {
+    txids(count).into_iter().map(|txid| txid.0).collect()
+}
+
+#[test]
+fn every_set_of_leaves_of_every_small_tree_is_proven_by_exactly_one_list() {
+    for count in 1..=9usize {
+        let leaves = digests(count);
+        let (whole, width) = (root_of_leaves(leaves.clone()), u32::try_from(count).unwrap());
+        for set in 1u32..1 << count {
+            let indices: Vec<u32> = (0..width).filter(|index| set & (1 << index) != 0).collect();
+            let mut siblings = multi_path(&leaves, &indices).unwrap();
+            let chosen: Vec<(u32, Hash)> =
+                indices.iter().map(|index| (*index, leaves[usize::try_from(*index).unwrap()])).collect();
+            let prove =
+                |chosen: &[(u32, Hash)], siblings: &[Hash]| root_of_multi_path(chosen, width, siblings);
+            assert_eq!(prove(&chosen, &siblings), Some(whole));
+            assert_ne!(prove(&chosen[1..], &siblings), Some(whole), "a leaf less");
+            for at in 0..siblings.len() {
+                let mut altered = siblings.clone();
+                altered[at].0[3] ^= 1;
+                assert_ne!(prove(&chosen, &altered), Some(whole));
+                altered.remove(at);
+                assert_eq!(prove(&chosen, &altered), None, "a sibling less");
+            }
+            for at in 0..chosen.len() {
+                let mut twice = chosen.clone();
+                twice.insert(at, chosen[at]);
+                assert_eq!(prove(&twice, &siblings), None, "a leaf twice");
+            }
+            siblings.push(Hash::default());
+            assert_eq!(prove(&chosen, &siblings), None, "a sibling too many");
+        }
+        assert_eq!(multi_path(&leaves, &[]), None);
+        assert_eq!(multi_path(&leaves, &[width]), None);
+        assert_eq!(root_of_multi_path(&[(width, leaves[0])], width, &[]), None);
+        assert_eq!(root_of_multi_path(&[], width, &[whole]), None);
+    }
+    assert_eq!(multi_path(&digests(5), &[2, 1]), None, "not ascending");
 }
 
 proptest! {

@@ -10,6 +10,7 @@ use masternode::ledger::genesis::{Allocation, Founder, Genesis};
 use masternode::node::host::ChainHost;
 use masternode::pool::{Pool, PoolLimits};
 use masternode::primitives::amount::Amount;
+use masternode::primitives::block::Header;
 use masternode::primitives::chain::NetworkKind;
 use masternode::primitives::hash::ChainId;
 use masternode::primitives::params::Params;
@@ -25,6 +26,8 @@ const COINS_EACH: usize = 8;
 pub struct Chain {
     pub genesis: Genesis,
     pub id: ChainId,
+    /// Header of the genesis.
+    pub header: Header,
     /// Vote keys in the order of the nodes.
     pub keys: Vec<Key>,
     pub owners: Vec<Key>,
@@ -67,7 +70,7 @@ impl Chain {
         };
         genesis.check().expect("the simulation founds a chain by the rules");
         let coins = coins(&genesis, &owners);
-        Self { id: genesis.chain_id(), genesis, keys, owners, coins }
+        Self { id: genesis.chain_id(), header: genesis.state().header, genesis, keys, owners, coins }
     }
 
     /// A ledger and pool at genesis.

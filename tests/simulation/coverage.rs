@@ -28,6 +28,10 @@ counters! {
     reproposals,
     /// Payments with a commit quorum.
     payments_final_by_votes,
+    /// Proofs of finality that a light client accepted, one a node and payment.
+    finality_proofs,
+    /// Payments a node called final before it had their body.
+    finals_without_body,
     /// Payments in blocks.
     payments_in_blocks,
     /// Payments in blocks that were not final by votes before.

@@ -187,10 +187,11 @@ impl World {
                 Ok(())
             }
             Output::Committed { block, qc } => self.committed(actor, block, qc),
-            Output::Final { height, txid } if honest => {
+            Output::Final { height, txid, claim } if honest => {
                 self.trace
                     .note(self.at_us, height, || format!("{address} final {} at {height}", txid.short()));
-                self.oracle.check_final(height, &txid)
+                self.oracle.check_final(height, &txid)?;
+                self.check_proof(height, &txid, &claim)
             }
             Output::Rejected { txid, reason, .. } if honest => {
                 self.trace.note(self.at_us, 4, || format!("{address} rejects {}: {reason}", txid.short()));

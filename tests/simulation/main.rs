@@ -26,6 +26,7 @@ mod liar;
 mod network;
 mod oracle;
 mod own;
+mod proofs;
 mod random;
 mod scenario;
 mod trace;

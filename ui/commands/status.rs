@@ -85,6 +85,9 @@ fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
         ("pool", format!("{} transactions, {} bytes", snapshot.pool.transactions, snapshot.pool.bytes)),
         ("peers", format!("{} in, {} out", snapshot.peers.inbound, snapshot.peers.outbound)),
     ]);
+    if let Some(stall) = &consensus.stall {
+        facts.push(("stalled", format!("{} of round {}: {stall}", stall.step, stall.round)));
+    }
     facts.extend(snapshot.alerts.iter().map(|alert| ("alert", alert.text.to_string())));
     facts
 }

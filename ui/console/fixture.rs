@@ -12,13 +12,14 @@ use masternode::primitives::clean::CleanText;
 use masternode::primitives::hash::{BlockId, ChainId, Hash, Txid};
 use masternode::primitives::keys::PublicKey;
 use masternode::primitives::transaction::TxStatus;
+use masternode::telemetry::cause::{MissCause, PaymentGap};
 use masternode::telemetry::event::{AlertLevel, Event, EventKind};
 use masternode::telemetry::histogram::Percentiles;
 use masternode::telemetry::log::{LogLevel, LogRecord};
 use masternode::telemetry::snapshot::{
-    AlertInfo, ChainInfo, CheckpointInfo, ConsensusInfo, FinalityInfo, HostInfo, MemberInfo, NodeInfo,
-    NodeState, OpenTransaction, PeerInfo, PeersInfo, PoolEntryInfo, PoolInfo, RejectionInfo, SignMark,
-    Snapshot,
+    AlertInfo, ChainInfo, CheckpointInfo, ConsensusInfo, FinalityInfo, HostInfo, MemberInfo, MissInfo,
+    NodeInfo, NodeState, OpenTransaction, PeerInfo, PeersInfo, PoolEntryInfo, PoolInfo, RejectionInfo,
+    SignMark, Snapshot,
 };
 use std::sync::Arc;
 
@@ -54,6 +55,16 @@ fn marks(voter: u16) -> Vec<SignMark> {
         .collect()
 }
 
+fn misses(voter: u16) -> Option<MissInfo> {
+    let cause = match voter {
+        1 => MissCause::Silent,
+        2 => MissCause::Late { by_ms: 312 },
+        3 => MissCause::NotConnected { since_ms: 12_000 },
+        _ => return None,
+    };
+    Some(MissInfo { height: HEIGHT - 23, cause })
+}
+
 fn member(voter: u16, own: u16) -> MemberInfo {
     MemberInfo {
         voter,
@@ -66,6 +77,8 @@ fn member(voter: u16, own: u16) -> MemberInfo {
         last_vote_age_ms: Some(12 + 7 * u64::from(voter)),
         votes: 1_284_220 - 311 * u64::from(voter),
         signed: marks(voter),
+        last_miss: misses(voter),
+        misses: Vec::new(),
     }
 }
 
@@ -179,6 +192,9 @@ fn consensus() -> ConsensusInfo {
         votes_sent: 12_844,
         votes_received: 38_511,
         rounds_failed: 1,
+        stall: None,
+        prepares_missed: vec![(PaymentGap::Frozen, 3)],
+        commits_missed: Vec::new(),
         loop_lag: percentiles(4_000, 90, 410, 1_900, 4_400),
         journal_sync: percentiles(900, 1_400, 2_900, 5_200, 9_800),
     }

@@ -297,7 +297,9 @@ fn is_consensus(kind: &EventKind) -> bool {
             | EventKind::Frozen { .. }
             | EventKind::RoundStarted { .. }
             | EventKind::Proposed { .. }
-            | EventKind::RoundTimeout { .. }
+            | EventKind::RoundStalled { .. }
+            | EventKind::VotesMissed { .. }
+            | EventKind::PaymentVotesMissed { .. }
             | EventKind::Checkpoint { .. }
     )
 }

@@ -206,6 +206,12 @@ fn member(canvas: &Canvas<'_>, snapshot: &Snapshot, voter: u16) -> Found {
         let text = format!("{} {number} of the last {}", canvas.look.glyph(glyph), member.signed.len());
         fields.push((word, Line::from(canvas.span(text, role))));
     }
+    if let Some(miss) = &member.last_miss {
+        fields.push(field("last miss", format!("{}: {}", count(miss.height), miss.cause)));
+    }
+    for (code, number) in &member.misses {
+        fields.push(field("cause", format!("{code} {}", count(*number))));
+    }
     Some(("Member", fields))
 }
 

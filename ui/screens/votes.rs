@@ -2,25 +2,28 @@
 
 use crate::console::state::{ListId, State};
 use crate::screens::{MARKS, arrange, mark, passes, shown, title};
+use crate::theme::Look;
 use crate::theme::roles::{Glyph, Role};
 use crate::widgets::format::{UNKNOWN, age, clock, clock_precise, count, latency_range};
 use crate::widgets::meter::bar;
 use crate::widgets::pane::Canvas;
 use crate::widgets::table::{Column, table, widths, window};
+use masternode::telemetry::cause::{GapCount, name_all};
 use masternode::telemetry::event::{Event, EventKind};
-use masternode::telemetry::snapshot::{MemberInfo, OpenTransaction, Snapshot};
+use masternode::telemetry::snapshot::{MemberInfo, OpenTransaction, SignMark, Snapshot};
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use std::cmp::Ordering;
 
-const MEMBERS: [Column; 7] = [
+const MEMBERS: [Column; 8] = [
     Column::text("member", 10),
-    Column::number("weight", 6).optional(2),
+    Column::number("weight", 6).optional(3),
     Column::text("link", 6),
-    Column::number("batch", 6).optional(3),
-    Column::number("last vote", 9).optional(1),
-    Column::number("votes", 10).optional(4),
-    Column::text("checkpoints, new right", 12).flexible(),
+    Column::number("batch", 6).optional(4),
+    Column::number("last vote", 9).optional(2),
+    Column::number("votes", 10).optional(5),
+    Column::text("last miss", 17).optional(1),
+    Column::text("newest right", 12).flexible(),
 ];
 
 /// Cells of a quorum meter.
@@ -95,16 +98,22 @@ pub fn describe(kind: &EventKind) -> (Role, String) {
             let by = if *own { "own proposal" } else { "proposal" };
             (Role::Info, format!("{by} {}/{round}, {} tx", count(*height), count((*transactions).into())))
         }
-        EventKind::RoundTimeout { height, round, step, missing_weight, missing } => {
-            let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
-            let names = names.join(" ");
-            (
-                Role::Warn,
-                format!(
-                    "{step} {}/{round} timed out, weight {missing_weight} missing: {names}",
-                    count(*height)
-                ),
-            )
+        EventKind::RoundStalled(stall) => {
+            let (step, height, round) = (&stall.step, count(stall.height), stall.round);
+            (Role::Warn, format!("{step} {height}/{round}: {stall}"))
+        }
+        EventKind::VotesMissed { height, missed, .. } => {
+            (Role::Warn, format!("missed {}: {}", count(*height), name_all(missed)))
+        }
+        EventKind::PaymentVotesMissed { height, prepares, commits } => {
+            let words = |gaps: &[GapCount]| -> String {
+                let each =
+                    gaps.iter().map(|gap| format!(" {} {}", count(gap.count.into()), gap.cause.code()));
+                each.collect::<Vec<_>>().join(",")
+            };
+            let text =
+                format!("no vote in {}: prep{}; comm{}", count(*height), words(prepares), words(commits));
+            (Role::Warn, text)
         }
         EventKind::Checkpoint { height, transactions, pause_ms, .. } => {
             let text = format!(
@@ -212,9 +221,17 @@ fn grid(canvas: &mut Canvas<'_>, state: &State, snapshot: &Snapshot) {
             text(count(member.stream_head.into())),
             text(member.last_vote_age_ms.map_or_else(|| UNKNOWN.to_owned(), age)),
             text(count(member.votes)),
+            last_miss(look, member),
             mark_lines.get(index).cloned().unwrap_or_default(),
         ]
     });
+}
+
+/// Why the member missed a checkpoint last; bright while that checkpoint is among the marks.
+fn last_miss(look: &Look, member: &MemberInfo) -> Line<'static> {
+    let Some(miss) = &member.last_miss else { return Line::default() };
+    let recent = member.signed.iter().any(|mark| *mark != SignMark::Signed);
+    Line::styled(miss.cause.short(), look.style(if recent { Role::Warn } else { Role::Dim }))
 }
 
 fn flow(canvas: &mut Canvas<'_>, state: &State) {

@@ -2,6 +2,7 @@
 
 use super::Machine;
 use super::pulls::Want;
+use crate::consensus::cause::Gap;
 use crate::consensus::host::Host;
 use crate::consensus::output::{Output, Target};
 use crate::primitives::amount::Amount;
@@ -27,6 +28,7 @@ impl Machine {
             Err(Rejection::AlreadyKnown) if from.is_some() => {}
             Err(reason) => {
                 if reason != Rejection::AlreadyKnown {
+                    self.era.gaps.not_prepared(id, Gap::of_rejection(&reason));
                     host.reject(&id, &reason, self.now.monotonic_us);
                 }
                 self.outputs.push(Output::Rejected { txid: id, from, reason });
@@ -56,6 +58,7 @@ impl Machine {
         }
         let fee = match self.check_in_pool(host, transaction) {
             Err(Rejection::UnknownInput { .. }) if from.is_some() => {
+                self.era.gaps.not_prepared(id, Gap::Parent);
                 return host.admit_orphan(SharedTransaction::clone(transaction), self.now.monotonic_us);
             }
             checked => checked?,

@@ -330,6 +330,7 @@ impl Machine {
         let reached =
             self.checkpoint.rounds.reached_by(&self.context.committee, self.checkpoint.round, least);
         if let Some(round) = reached {
+            self.notice_overtaken(round);
             self.start_round(round);
         }
         reached.is_some()
@@ -358,6 +359,7 @@ impl Machine {
         }
         if let Err(reason) = &judged {
             let reason = reason.clone();
+            self.note_refusal(&reason);
             self.notice(Notice::ProposalRefused { height: self.context.height, round, reason });
         }
         self.checkpoint.step = RoundStep::Prevote;
@@ -554,6 +556,8 @@ impl Machine {
         let vote = Vote { era_tag, round, step, block, voter: me, signature };
         self.persist(Record::Vote(vote.clone()));
         self.send(Target::All, Message::Vote(vote.clone()));
+        let (height, at_us) = (self.context.height, self.now.monotonic_us);
+        self.notice(Notice::Cast { height, round, step, block, at_us });
         self.add_vote(&vote);
     }
 

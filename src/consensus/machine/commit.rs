@@ -27,6 +27,7 @@ impl LastCommit {
             block: None,
             round: qc.round,
             votes: qc.votes().unwrap_or_default().into_iter().collect(),
+            decided_us: 0,
         })
     }
 }
@@ -76,6 +77,8 @@ impl Machine {
             return false;
         }
         self.look_at_commits(block, &qc);
+        self.notice_attendance(&qc);
+        self.notice_payment_votes(host, block);
         self.persist_candidate(id);
         self.persist(Record::Decided(qc.clone()));
         if let Err(fault) = host.commit(block, &qc) {
@@ -109,6 +112,7 @@ impl Machine {
             block: Some(Arc::clone(block)),
             round: qc.round,
             votes,
+            decided_us: self.now.monotonic_us,
         });
     }
 
@@ -120,6 +124,7 @@ impl Machine {
         self.peers.assign(committee);
         self.era = Era::new(committee, host.params(), self.now.monotonic_us, self.timing.era_us);
         self.checkpoint = Checkpoint::default();
+        self.checkpoint.watch.entered_behind = self.peers.best_height() > self.context.height;
         self.pulls.clear();
         self.timers.clear_round();
         self.timers.era_end = Some(self.now.monotonic_us.saturating_add(self.timing.era_us));
@@ -145,8 +150,9 @@ impl Machine {
         let matches = vote.round == last.round && vote.block == Some(last.id);
         if matches && !last.votes.contains_key(&vote.voter) {
             last.votes.insert(vote.voter, vote.signature);
-            let height = last.height;
-            self.notice(Notice::LatePrecommit { height, voter: vote.voter });
+            let (height, voter) = (last.height, vote.voter);
+            let late_us = self.now.monotonic_us.saturating_sub(last.decided_us);
+            self.notice(Notice::LatePrecommit { height, voter, late_us });
         }
     }
 }

@@ -1,5 +1,6 @@
 //! State of the fast path of one era (protocol §3, §4.1); dropped as a whole when the era ends.
 
+use super::gaps::Gaps;
 use crate::consensus::stream::Stream;
 use crate::consensus::tally::Tally;
 use crate::primitives::certificate::Certificate;
@@ -26,6 +27,8 @@ pub(super) struct Ballot {
     pub(super) certified: bool,
     /// A quorum commit-voted it.
     pub(super) is_final: bool,
+    /// The batch each Commit vote came in, until the payment is told to be final.
+    pub(super) commit_batches: Vec<Arc<VoteBatch>>,
 }
 
 /// Token bucket over bytes: spreads an era's budget over the era (protocol §5, pacing).
@@ -113,6 +116,8 @@ pub(super) struct Era {
     pub(super) round_voters: BTreeSet<VoterIndex>,
     /// Prepares a voter may cast in an era.
     pub(super) votes_max: usize,
+    /// Why this node did not vote for payments.
+    pub(super) gaps: Gaps,
 }
 
 impl Era {
@@ -145,6 +150,7 @@ impl Era {
             heard: BTreeSet::new(),
             round_voters: BTreeSet::new(),
             votes_max: usize::try_from(params.era_bytes / TRANSACTION_BYTES_MIN).unwrap_or(usize::MAX),
+            gaps: Gaps::default(),
         }
     }
 

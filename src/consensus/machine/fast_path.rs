@@ -4,10 +4,12 @@ use super::Machine;
 use super::admission::output_of;
 use super::era::Ballot;
 use super::pulls::Want;
+use crate::consensus::cause::Gap;
 use crate::consensus::host::Host;
 use crate::consensus::output::{Notice, Output, Record, Target};
 use crate::consensus::stream::Insertion;
 use crate::consensus::verify::BATCH_VOTES_MAX;
+use crate::light::claim::FinalityClaim;
 use crate::primitives::certificate::Certificate;
 use crate::primitives::committee::VoterIndex;
 use crate::primitives::hash::Txid;
@@ -41,20 +43,13 @@ impl Machine {
     /// Prepares a transaction; whether it was prepared just now.
     fn prepare(&mut self, host: &mut dyn Host, transaction: &SharedTransaction) -> bool {
         let id = transaction.id();
-        let may_vote = host.params().fast_path && self.started && self.signs().is_some() && !self.era.frozen;
+        let may_vote = host.params().fast_path && self.started && self.signs().is_some();
         let voted = self.era.ballots.get(&id).is_some_and(|ballot| ballot.prepared);
         if !may_vote || voted || transaction.body().kind != TransactionKind::Payment {
             return false;
         }
-        let free = |outpoint| self.era.locks.get(&outpoint).is_none_or(|holder| *holder == id);
-        if !transaction.spends().all(free) {
-            return false;
-        }
-        if self.era.bytes + transaction.size() > host.params().era_bytes {
-            return false;
-        }
-        let Ok(fee) = self.check_for_vote(host, transaction) else { return false };
-        if !self.fits_budget(host, transaction, fee.units()) {
+        if let Err(gap) = self.may_prepare(host, transaction) {
+            self.era.gaps.not_prepared(id, gap);
             return false;
         }
         self.lock(transaction);
@@ -62,6 +57,23 @@ impl Machine {
         host.pin(&id);
         self.mark(host, &id, TxStatus::Prepared);
         true
+    }
+
+    /// What a Prepare requires of this era; takes from the pacing bucket last.
+    fn may_prepare(&mut self, host: &dyn Host, transaction: &SharedTransaction) -> Result<(), Gap> {
+        let id = transaction.id();
+        if self.era.frozen {
+            return Err(Gap::Frozen);
+        }
+        let free = |outpoint| self.era.locks.get(&outpoint).is_none_or(|holder| *holder == id);
+        if !transaction.spends().all(free) {
+            return Err(Gap::Conflict);
+        }
+        if self.era.bytes + transaction.size() > host.params().era_bytes {
+            return Err(Gap::Budget);
+        }
+        let fee = self.check_for_vote(host, transaction).map_err(|reason| Gap::of_rejection(&reason))?;
+        self.fits_budget(host, transaction, fee.units())
     }
 
     /// Everything a Prepare requires of amounts, keys and inputs: an input is in the ledger, or made by
@@ -85,21 +97,21 @@ impl Machine {
 
     /// The era's budget and its pacing (protocol §5). What the pacing holds back is tried again at
     /// each tick, highest fee rate first.
-    fn fits_budget(&mut self, host: &dyn Host, transaction: &SharedTransaction, fee: u64) -> bool {
+    fn fits_budget(&mut self, host: &dyn Host, transaction: &SharedTransaction, fee: u64) -> Result<(), Gap> {
         let (size, signatures) = (transaction.size(), signature_count(transaction));
         let params = host.params();
         if self.era.bytes + size > params.era_bytes
             || self.era.signatures + signatures > params.era_signatures
         {
-            return false;
+            return Err(Gap::Budget);
         }
         let key = (Reverse(fee_rate(fee, size)), transaction.id());
         if self.era.bucket.take(size, self.now.monotonic_us) {
             self.era.paced.remove(&key);
-            return true;
+            return Ok(());
         }
         self.era.paced.insert(key);
-        false
+        Err(Gap::Paced)
     }
 
     /// Takes the locks of a transaction this node votes for and keeps its body.
@@ -176,7 +188,7 @@ impl Machine {
     }
 
     /// Adds a batch to the tallies and acts on quorums.
-    pub(super) fn count(&mut self, host: &mut dyn Host, batch: &VoteBatch, source: Option<PeerId>) {
+    pub(super) fn count(&mut self, host: &mut dyn Host, batch: &Arc<VoteBatch>, source: Option<PeerId>) {
         let weight = self.context.committee.weight(batch.voter);
         let quorum = self.context.committee.quorum();
         let (mut certified, mut decided, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
@@ -196,7 +208,9 @@ impl Machine {
                 fresh.push(*txid);
                 Ballot::default()
             });
-            ballot.commit.add(batch.voter, weight);
+            if ballot.commit.add(batch.voter, weight) && !ballot.is_final {
+                ballot.commit_batches.push(Arc::clone(batch));
+            }
             if !ballot.is_final && ballot.commit.weight() >= quorum {
                 ballot.is_final = true;
                 decided.push(*txid);
@@ -267,8 +281,22 @@ impl Machine {
     fn on_final(&mut self, host: &mut dyn Host, txid: Txid) {
         self.mark(host, &txid, TxStatus::Final);
         if !self.replaying {
-            self.outputs.push(Output::Final { height: self.context.height, txid });
+            self.announce_final(host, txid);
         }
+    }
+
+    /// Tells that a payment is final, with the batches that made it so.
+    pub(super) fn announce_final(&mut self, host: &dyn Host, txid: Txid) {
+        let transaction = self.find_body(host, &txid);
+        let ballot = self.era.ballots.get_mut(&txid);
+        let claim = FinalityClaim {
+            txid,
+            transaction,
+            header: Arc::clone(&self.context.header),
+            committee: Arc::clone(&self.context.committee),
+            batches: ballot.map(|ballot| std::mem::take(&mut ballot.commit_batches)).unwrap_or_default(),
+        };
+        self.outputs.push(Output::Final { height: self.context.height, txid, claim });
     }
 
     /// A vote of `voter` was seen in this era; freezes once the voters known to be frozen carry weight
@@ -312,11 +340,16 @@ impl Machine {
     /// Commit-votes; whether it did so just now.
     fn commit_vote(&mut self, host: &dyn Host, txid: Txid) -> bool {
         let certified = self.era.ballots.get(&txid).is_some_and(|ballot| ballot.certified);
-        let may_vote = self.started && self.signs().is_some() && !self.era.frozen;
+        let may_vote = self.started && self.signs().is_some();
         if !may_vote || !certified || self.era.commit_voted.contains(&txid) {
             return false;
         }
+        if self.era.frozen {
+            self.era.gaps.not_commit_voted(txid, Gap::Frozen);
+            return false;
+        }
         let Some(transaction) = self.find_body(host, &txid) else {
+            self.era.gaps.not_commit_voted(txid, Gap::NoBody);
             let now_us = self.now.monotonic_us;
             self.pulls.want(Want::Body(txid), None, now_us);
             return false;
@@ -326,6 +359,7 @@ impl Machine {
             host.utxo(&outpoint).is_some() || self.era.commit_voted.contains(&outpoint.txid)
         };
         if !transaction.spends().all(parent_ready) {
+            self.era.gaps.not_commit_voted(txid, Gap::Parent);
             return false;
         }
         let conflict = |outpoint| self.era.commit_spends.get(&outpoint).filter(|by| **by != txid).copied();

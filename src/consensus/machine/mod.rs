@@ -8,11 +8,13 @@
 //! `halt` nothing more.
 
 mod admission;
+mod causes;
 mod checkpoint;
 mod commit;
 mod era;
 mod exchange;
 mod fast_path;
+mod gaps;
 mod peers;
 mod proposer;
 mod pulls;
@@ -37,10 +39,11 @@ use crate::primitives::hash::{BlockId, EraTag, Txid};
 use crate::primitives::keys::Signature;
 use crate::primitives::message::{Message, PeerId};
 use crate::primitives::transaction::SharedTransaction;
+use causes::Watch;
 use era::Era;
 use peers::{FutureMessages, Peers};
 use pulls::Pulls;
-use standing::{Post, Watch};
+use standing::{KeyWatch, Post};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use timers::Timers;
@@ -60,7 +63,7 @@ pub struct Machine {
     replaying: bool,
     halted: Option<String>,
     /// Whether the vote key may be used.
-    watch: Watch,
+    key_watch: KeyWatch,
     outputs: Vec<Output>,
     era: Era,
     checkpoint: Checkpoint,
@@ -93,6 +96,7 @@ struct Checkpoint {
     build_failed: Option<u32>,
     /// When the proposer last looked whether everything commit-voted is backed.
     backing_checked_us: Option<u64>,
+    watch: Watch,
 }
 
 impl Default for Checkpoint {
@@ -107,6 +111,7 @@ impl Default for Checkpoint {
             candidates: BTreeMap::new(),
             build_failed: None,
             backing_checked_us: None,
+            watch: Watch::default(),
         }
     }
 }
@@ -135,6 +140,8 @@ struct LastCommit {
     block: Option<Arc<Block>>,
     round: u32,
     votes: BTreeMap<VoterIndex, Signature>,
+    /// When it was decided here, on the monotonic clock; 0 in an earlier life.
+    decided_us: u64,
 }
 
 /// What the machine is doing, for people.
@@ -189,7 +196,7 @@ impl Machine {
             started: false,
             replaying: false,
             halted: None,
-            watch: Watch::new(start),
+            key_watch: KeyWatch::new(start),
             outputs: Vec::new(),
             era,
             checkpoint: Checkpoint::default(),
@@ -220,9 +227,9 @@ impl Machine {
                 self.notice_twin(peer, vote_key);
             }
             Input::PeerDown { peer } => {
-                self.peers.down(&peer);
+                self.peers.down(&peer, self.now.monotonic_us);
                 self.future.forget(&peer);
-                self.watch.down(&peer);
+                self.key_watch.down(&peer);
             }
         }
         if self.started {
@@ -284,7 +291,7 @@ impl Machine {
 
     /// Whether this node signs: a member in good standing, not halted, not replaying.
     fn signs(&self) -> Option<VoterIndex> {
-        let may_sign = self.watch.post == Post::Signing && self.halted.is_none() && !self.replaying;
+        let may_sign = self.key_watch.post == Post::Signing && self.halted.is_none() && !self.replaying;
         self.me.filter(|_| may_sign)
     }
 
@@ -294,7 +301,7 @@ impl Machine {
         self.era.bucket.start(self.now.monotonic_us);
         self.timers.status = Some(self.now.monotonic_us);
         self.readmit_bodies(host);
-        self.announce_finals();
+        self.announce_finals(host);
         if !self.era.frozen {
             self.timers.era_end = Some(self.now.monotonic_us + self.timing.era_us);
             self.resume_era(host);

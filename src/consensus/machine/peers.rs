@@ -30,12 +30,17 @@ const ANSWER_PER_SECOND: u64 = 16 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     peers: BTreeMap<PeerId, Peer>,
+    /// When the connection to a member of the committee ended, by its vote key.
+    left_us: BTreeMap<PublicKey, u64>,
 }
 
 impl Peers {
     /// A peer connected; `vote_key` was proven in the handshake.
     pub(super) fn up(&mut self, peer: PeerId, vote_key: Option<PublicKey>, committee: &Committee) {
         let voter = vote_key.and_then(|key| committee.index_of(&key));
+        if let Some(key) = vote_key {
+            self.left_us.remove(&key);
+        }
         self.peers.insert(
             peer,
             Peer {
@@ -50,8 +55,12 @@ impl Peers {
     }
 
     /// A connection ended.
-    pub(super) fn down(&mut self, peer: &PeerId) {
-        self.peers.remove(peer);
+    pub(super) fn down(&mut self, peer: &PeerId, now_us: u64) {
+        let Some(left) = self.peers.remove(peer) else { return };
+        // Members only, so that there are at most as many as in the committee.
+        if let (Some(_), Some(key)) = (left.voter, left.vote_key) {
+            self.left_us.insert(key, now_us);
+        }
     }
 
     /// Finds the voters again after the committee changed.
@@ -59,6 +68,7 @@ impl Peers {
         for peer in self.peers.values_mut() {
             peer.voter = peer.vote_key.and_then(|key| committee.index_of(&key));
         }
+        self.left_us.retain(|key, _| committee.index_of(key).is_some());
     }
 
     /// A connected peer.
@@ -91,11 +101,6 @@ impl Peers {
         self.peers.values().filter_map(|peer| peer.voter)
     }
 
-    /// The voter behind a connection.
-    pub(super) fn voter_of(&self, peer: &PeerId) -> Option<VoterIndex> {
-        self.peers.get(peer).and_then(|peer| peer.voter)
-    }
-
     /// Whether a connected peer has proven to hold this key.
     pub(super) fn holds(&self, key: &PublicKey) -> bool {
         self.peers.values().any(|peer| peer.vote_key == Some(*key))
@@ -104,6 +109,22 @@ impl Peers {
     /// The connection to a voter.
     pub(super) fn of_voter(&self, voter: VoterIndex) -> Option<PeerId> {
         self.peers.iter().find(|(_, peer)| peer.voter == Some(voter)).map(|(id, _)| *id)
+    }
+
+    /// Height a voter said last that it is deciding, 0 before its first status; `None` when it is not
+    /// connected.
+    pub(super) fn height_of(&self, voter: VoterIndex) -> Option<u64> {
+        self.peers.values().filter(|peer| peer.voter == Some(voter)).map(|peer| peer.height).max()
+    }
+
+    /// The voter behind a connection.
+    pub(super) fn voter_of(&self, peer: &PeerId) -> Option<VoterIndex> {
+        self.peers.get(peer)?.voter
+    }
+
+    /// When the connection to a vote key ended; `None` if there was none.
+    pub(super) fn left_us(&self, key: &PublicKey) -> Option<u64> {
+        self.left_us.get(key).copied()
     }
 
     /// The peer after `previous` in id order, cyclically: whom to ask next.

@@ -162,6 +162,7 @@ impl Machine {
             Err(fault) => {
                 let (height, round) = (self.context.height, self.checkpoint.round);
                 let reason = format!("own block could not be built: {fault}");
+                self.note_refusal(&reason);
                 self.notice(Notice::ProposalRefused { height, round, reason });
                 self.checkpoint.build_failed = Some(round);
                 false

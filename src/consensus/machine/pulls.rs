@@ -87,6 +87,11 @@ impl Pulls {
         self.pulls.contains_key(&want)
     }
 
+    /// Whom it was asked of last.
+    pub(super) fn asked_of(&self, want: Want) -> Option<PeerId> {
+        self.pulls.get(&want).filter(|pull| pull.asked)?.peer
+    }
+
     /// Drops all of them.
     pub(super) fn clear(&mut self) {
         self.pulls.clear();

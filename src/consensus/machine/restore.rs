@@ -4,7 +4,7 @@
 use super::exchange::record_name;
 use super::{Machine, RoundStep};
 use crate::consensus::host::Host;
-use crate::consensus::output::{Output, Record, Target};
+use crate::consensus::output::{Record, Target};
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::Txid;
@@ -259,10 +259,11 @@ impl Machine {
     }
 
     /// Says again what was final when the node stopped: the word may have been lost with it.
-    pub(super) fn announce_finals(&mut self) {
-        let height = self.context.height;
+    pub(super) fn announce_finals(&mut self, host: &dyn Host) {
         let finals = self.era.ballots.iter().filter(|(_, ballot)| ballot.is_final);
-        self.outputs.extend(finals.map(|(txid, _)| Output::Final { height, txid: *txid }));
+        for txid in finals.map(|(txid, _)| *txid).collect::<Vec<_>>() {
+            self.announce_final(host, txid);
+        }
     }
 
     /// After `Start` of an era not yet frozen: votes go on.

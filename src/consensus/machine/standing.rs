@@ -45,7 +45,7 @@ pub(super) enum Post {
 
 /// The vote key's standing and what it rests on.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct KeyWatch {
     pub(super) post: Post,
     /// The log is whole since one of these.
     since: Vec<Option<Nonce>>,
@@ -81,7 +81,7 @@ struct OwnPrecommits {
     known_from: u32,
 }
 
-impl Watch {
+impl KeyWatch {
     /// The standing a start begins with; the registry has its say at the first input.
     pub(super) fn new(start: Start) -> Self {
         let (post, since, nonce, is_new_network) = match start {
@@ -123,14 +123,14 @@ impl Machine {
         if self.signer.is_none() {
             return Standing::Observing;
         }
-        match &self.watch.post {
+        match &self.key_watch.post {
             Post::Signing => Standing::Signing,
             Post::Listening => Standing::Listening {
                 heard_weight: self.heard_weight(),
                 quorum_weight: self.context.committee.quorum(),
             },
             Post::Resuming { reason } => {
-                Standing::Resuming { reason: reason.clone(), stage: self.watch.stage.clone() }
+                Standing::Resuming { reason: reason.clone(), stage: self.key_watch.stage.clone() }
             }
             Post::Displaced { height, block } => Standing::Displaced { height: *height, block: *block },
         }
@@ -145,21 +145,21 @@ impl Machine {
     /// The first input: what the registry says of the key at the end of the chain.
     pub(super) fn take_post(&mut self, host: &mut dyn Host) {
         let Some(key) = self.signer.as_ref().map(|signer| signer.public()) else { return };
-        self.watch.resumed = host.masternode_of(&key).and_then(|entry| entry.resumed);
-        self.watch.stage = Stage::Watching { height: self.context.height };
+        self.key_watch.resumed = host.masternode_of(&key).and_then(|entry| entry.resumed);
+        self.key_watch.stage = Stage::Watching { height: self.context.height };
         let height = host.tip().height;
-        let resumed_before = self.watch.resumed.is_some() && self.is_whole();
-        if self.watch.is_new_network && height > 0 && !resumed_before {
+        let resumed_before = self.key_watch.resumed.is_some() && self.is_whole();
+        if self.key_watch.is_new_network && height > 0 && !resumed_before {
             self.resume_because(NEVER_SIGNED);
-        } else if self.watch.post == Post::Listening && !self.is_whole() {
-            let since = self.watch.resumed.map_or(0, |(since, _)| since);
+        } else if self.key_watch.post == Post::Listening && !self.is_whole() {
+            let since = self.key_watch.resumed.map_or(0, |(since, _)| since);
             self.resume_because(&format!(
                 "block {since} holds a resume that was not made from this data directory"
             ));
         } else if resumed_before {
             // Possibly a `Resume` of an earlier life, which took effect when this node was down.
-            self.watch.post = Post::Listening;
-            self.watch.is_new_network = false;
+            self.key_watch.post = Post::Listening;
+            self.key_watch.is_new_network = false;
         }
         self.notice_standing();
         self.begin_if_heard(host);
@@ -167,15 +167,15 @@ impl Machine {
 
     /// Whether the log is whole since the newest `Resume` of the key.
     fn is_whole(&self) -> bool {
-        self.watch.since.contains(&self.watch.resumed.map(|(_, nonce)| nonce))
+        self.key_watch.since.contains(&self.key_watch.resumed.map(|(_, nonce)| nonce))
     }
 
     fn resume_because(&mut self, reason: &str) {
-        self.watch.post = Post::Resuming { reason: reason.to_owned() };
-        self.watch.is_new_network = false;
-        self.watch.since.retain(Option::is_some);
-        (self.watch.was_quiet, self.watch.resume) = (false, None);
-        self.watch.stage = Stage::Watching { height: self.context.height };
+        self.key_watch.post = Post::Resuming { reason: reason.to_owned() };
+        self.key_watch.is_new_network = false;
+        self.key_watch.since.retain(Option::is_some);
+        (self.key_watch.was_quiet, self.key_watch.resume) = (false, None);
+        self.key_watch.stage = Stage::Watching { height: self.context.height };
     }
 
     fn notice_standing(&mut self) {
@@ -187,11 +187,11 @@ impl Machine {
 
     /// A status of a peer: at this height it may be heard, of the next one it is kept until then.
     pub(super) fn hear_status(&mut self, host: &mut dyn Host, from: PeerId, status: &Status) {
-        if self.signer.is_none() || self.watch.post == Post::Signing {
+        if self.signer.is_none() || self.key_watch.post == Post::Signing {
             return;
         }
         if status.height > self.context.height && self.peers.contains(&from) {
-            self.watch.ahead.insert(from, status.clone());
+            self.key_watch.ahead.insert(from, status.clone());
         }
         self.take_in(from, status);
         self.begin_if_heard(host);
@@ -203,7 +203,7 @@ impl Machine {
         let same_era = status.height == self.context.height && status.previous == self.context.previous;
         let Some(voter) = self.peers.voter_of(&from).filter(|voter| Some(*voter) != self.me) else { return };
         if same_era && !self.is_beyond_log(status) {
-            self.watch.heard.insert(voter);
+            self.key_watch.heard.insert(voter);
         }
     }
 
@@ -222,29 +222,29 @@ impl Machine {
     /// Weight heard in this era, own included.
     fn heard_weight(&self) -> u64 {
         let committee = &self.context.committee;
-        self.watch.heard.iter().copied().chain(self.me).map(|voter| committee.weight(voter)).sum()
+        self.key_watch.heard.iter().copied().chain(self.me).map(|voter| committee.weight(voter)).sum()
     }
 
     /// Begins to sign when a quorum was heard.
     fn begin_if_heard(&mut self, host: &mut dyn Host) {
-        let listens = self.watch.post == Post::Listening && self.halted.is_none() && self.me.is_some();
+        let listens = self.key_watch.post == Post::Listening && self.halted.is_none() && self.me.is_some();
         // A process with the same key and a log like this one's may be silent just now.
         let twin = self.signer.as_ref().is_some_and(|signer| self.peers.holds(&signer.public()));
         if listens
             && self.heard_weight() >= self.context.committee.quorum()
-            && (!twin || self.watch.was_quiet)
+            && (!twin || self.key_watch.was_quiet)
         {
             self.begin_signing(host);
         }
     }
 
     fn begin_signing(&mut self, host: &mut dyn Host) {
-        self.watch.post = Post::Signing;
-        self.watch.is_new_network = false;
-        let since = self.watch.resumed.map(|(_, nonce)| nonce);
-        self.watch.since = vec![since];
-        self.watch.ahead.clear();
-        self.outputs.push(Output::Sign { since, next: self.watch.nonce });
+        self.key_watch.post = Post::Signing;
+        self.key_watch.is_new_network = false;
+        let since = self.key_watch.resumed.map(|(_, nonce)| nonce);
+        self.key_watch.since = vec![since];
+        self.key_watch.ahead.clear();
+        self.outputs.push(Output::Sign { since, next: self.key_watch.nonce });
         self.notice_standing();
         self.send_own_again();
         if self.era.frozen {
@@ -262,18 +262,18 @@ impl Machine {
     /// more, and nothing later unless the chain says so.
     pub(super) fn sight(&mut self, what: String) {
         let height = self.context.height;
-        let first = self.watch.sighted.as_ref().is_none_or(|(seen, _)| *seen != height);
-        self.watch.sighted = Some((height, what.clone()));
-        if matches!(self.watch.post, Post::Signing | Post::Listening) {
-            self.watch.since.clear();
+        let first = self.key_watch.sighted.as_ref().is_none_or(|(seen, _)| *seen != height);
+        self.key_watch.sighted = Some((height, what.clone()));
+        if matches!(self.key_watch.post, Post::Signing | Post::Listening) {
+            self.key_watch.since.clear();
             self.resume_because(&format!(
                 "{what} of era {height} carries this node's signature but is not in its vote log: the key is active \
                  elsewhere, or the data directory is an old copy"
             ));
         }
-        if matches!(self.watch.post, Post::Resuming { .. }) {
-            self.watch.stage = Stage::Sighted { height, what: what.clone() };
-            self.watch.resume = None;
+        if matches!(self.key_watch.post, Post::Resuming { .. }) {
+            self.key_watch.stage = Stage::Sighted { height, what: what.clone() };
+            self.key_watch.resume = None;
         }
         if first {
             self.notice(Notice::KeyElsewhere { height, what });
@@ -294,7 +294,7 @@ impl Machine {
             return;
         }
         let height = self.context.height;
-        let late = match (&self.watch.precommits, &block.last_commit) {
+        let late = match (&self.key_watch.precommits, &block.last_commit) {
             (Some(own), Some(last)) => {
                 let unknown = last.round >= own.known_from && !own.rounds.contains(&last.round);
                 unknown && own.voter.is_some_and(|voter| counts(last, voter))
@@ -312,7 +312,7 @@ impl Machine {
             rounds.iter().filter(|(_, round)| is_own(round)).map(|(number, _)| number).collect();
         let counted =
             me.is_some_and(|me| counts(qc, me)) && qc.round >= quiet_from && !own.contains(&qc.round);
-        self.watch.precommits = Some(OwnPrecommits { voter: me, rounds: own, known_from: quiet_from });
+        self.key_watch.precommits = Some(OwnPrecommits { voter: me, rounds: own, known_from: quiet_from });
         if self.replaying {
             return;
         }
@@ -330,19 +330,19 @@ impl Machine {
     pub(super) fn review_standing(&mut self, host: &mut dyn Host) {
         let Some(key) = self.signer.as_ref().map(|signer| signer.public()) else { return };
         let ended = self.context.height.saturating_sub(1);
-        let sighted = self.watch.sighted.as_ref().is_some_and(|(height, _)| *height == ended);
-        self.watch.was_quiet = self.watch.is_live && !sighted;
-        self.watch.is_live = self.peers.best_height() <= self.context.height;
-        self.watch.heard.clear();
+        let sighted = self.key_watch.sighted.as_ref().is_some_and(|(height, _)| *height == ended);
+        self.key_watch.was_quiet = self.key_watch.is_live && !sighted;
+        self.key_watch.is_live = self.peers.best_height() <= self.context.height;
+        self.key_watch.heard.clear();
         let entry = host.masternode_of(&key);
         let resumed = entry.as_ref().and_then(|entry| entry.resumed);
-        if resumed.is_some() && resumed != self.watch.resumed {
-            self.watch.resumed = resumed;
+        if resumed.is_some() && resumed != self.key_watch.resumed {
+            self.key_watch.resumed = resumed;
             self.on_resumed(host);
         }
         let jailed = entry.as_ref().is_some_and(|entry| entry.status == MasternodeStatus::Jailed);
-        let stands = matches!(self.watch.post, Post::Signing | Post::Listening);
-        if self.watch.is_new_network && self.watch.post == Post::Listening {
+        let stands = matches!(self.key_watch.post, Post::Signing | Post::Listening);
+        if self.key_watch.is_new_network && self.key_watch.post == Post::Listening {
             self.resume_because(NEVER_SIGNED);
             self.notice_standing();
         } else if jailed && stands && self.me.is_none() {
@@ -350,12 +350,12 @@ impl Machine {
             self.notice_standing();
         }
         // Where too few are left, a jailed member stays in the committee: it votes on until it is back.
-        if matches!(self.watch.post, Post::Resuming { .. }) || (jailed && self.me.is_some()) {
+        if matches!(self.key_watch.post, Post::Resuming { .. }) || (jailed && self.me.is_some()) {
             self.seek_resume(host);
         }
-        for (peer, status) in std::mem::take(&mut self.watch.ahead) {
+        for (peer, status) in std::mem::take(&mut self.key_watch.ahead) {
             if status.height > self.context.height {
-                self.watch.ahead.insert(peer, status);
+                self.key_watch.ahead.insert(peer, status);
             } else {
                 self.take_in(peer, &status);
             }
@@ -365,49 +365,51 @@ impl Machine {
 
     /// The registry shows another `Resume` of the key than before.
     fn on_resumed(&mut self, host: &dyn Host) {
-        let Some((height, nonce)) = self.watch.resumed else { return };
-        let is_own = nonce == self.watch.nonce;
-        if is_own || self.watch.since.contains(&Some(nonce)) {
-            self.watch.post = Post::Listening;
-            self.watch.since = vec![Some(nonce)];
-            (self.watch.resume, self.watch.sighted) = (None, None);
+        let Some((height, nonce)) = self.key_watch.resumed else { return };
+        let is_own = nonce == self.key_watch.nonce;
+        if is_own || self.key_watch.since.contains(&Some(nonce)) {
+            self.key_watch.post = Post::Listening;
+            self.key_watch.since = vec![Some(nonce)];
+            (self.key_watch.resume, self.key_watch.sighted) = (None, None);
             if is_own {
                 // A number once used says nothing of who resumes next.
                 let next = hash(Domain::RESUME, &[&nonce, &height.to_le_bytes()]);
-                self.watch.nonce.copy_from_slice(&next.0);
+                self.key_watch.nonce.copy_from_slice(&next.0);
             }
         } else {
-            self.watch.since.clear();
-            self.watch.resume = None;
-            self.watch.post = Post::Displaced { height, block: host.tip().block };
+            self.key_watch.since.clear();
+            self.key_watch.resume = None;
+            self.key_watch.post = Post::Displaced { height, block: host.tip().block };
         }
         self.notice_standing();
     }
 
     /// Makes the `Resume`, or makes it anew, when the rules allow.
     fn seek_resume(&mut self, host: &mut dyn Host) {
-        let before = self.watch.stage.clone();
+        let before = self.key_watch.stage.clone();
         let height = self.context.height;
         let stage = match self.resume_allowed(host) {
             Err(stage) => Some(stage),
-            Ok(()) if !self.watch.was_quiet && self.watch.resume.is_none() => match &self.watch.stage {
-                // Stays until a quiet era has passed.
-                Stage::Sighted { .. } => None,
-                _ => Some(Stage::Watching { height }),
-            },
+            Ok(()) if !self.key_watch.was_quiet && self.key_watch.resume.is_none() => {
+                match &self.key_watch.stage {
+                    // Stays until a quiet era has passed.
+                    Stage::Sighted { .. } => None,
+                    _ => Some(Stage::Watching { height }),
+                }
+            }
             Ok(()) => {
                 self.submit_resume(host);
-                match &self.watch.stage {
+                match &self.key_watch.stage {
                     Stage::Submitted { .. } => None,
                     _ => Some(Stage::Submitted { height }),
                 }
             }
         };
         if let Some(stage) = stage {
-            self.watch.stage = stage;
+            self.key_watch.stage = stage;
         }
-        if matches!(self.watch.post, Post::Resuming { .. })
-            && std::mem::discriminant(&before) != std::mem::discriminant(&self.watch.stage)
+        if matches!(self.key_watch.post, Post::Resuming { .. })
+            && std::mem::discriminant(&before) != std::mem::discriminant(&self.key_watch.stage)
         {
             self.notice_standing();
         }
@@ -433,10 +435,10 @@ impl Machine {
         let expiry_max = host.params().expiry_blocks_max.min(RESUME_EXPIRY_BLOCKS);
         let good = |transaction: &Transaction| {
             let same = matches!(Special::of(transaction), Ok(Some(Special::Resume(resume)))
-                if resume.sequence == sequence && resume.nonce == self.watch.nonce);
+                if resume.sequence == sequence && resume.nonce == self.key_watch.nonce);
             same && transaction.expiry >= self.context.height && host.body(&transaction.id()).is_some()
         };
-        if self.watch.resume.as_ref().is_some_and(good) {
+        if self.key_watch.resume.as_ref().is_some_and(good) {
             return;
         }
         let resume = |signature| {
@@ -444,7 +446,7 @@ impl Machine {
                 validator: entry.id,
                 sequence,
                 vote_key: signer.public(),
-                nonce: self.watch.nonce,
+                nonce: self.key_watch.nonce,
                 new_vote_key: None,
                 signature,
             })
@@ -460,7 +462,7 @@ impl Machine {
         };
         let digest = transaction.authorisation_digest(host.chain(), &blank);
         transaction.payload = resume(signer.sign(&digest)).encode().1;
-        self.watch.resume = Some(transaction.clone());
+        self.key_watch.resume = Some(transaction.clone());
         let sealed = SealedTransaction::new(transaction);
         self.on_transaction(host, None, &sealed);
     }

@@ -17,6 +17,8 @@ use crate::primitives::transaction::{
 use crate::primitives::vote::{Step, Vote, VoteBatch, vote_digest};
 use std::sync::Arc;
 
+mod causes;
+
 const MEMBERS: u8 = 4;
 const MS: u64 = 1000;
 

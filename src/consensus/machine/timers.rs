@@ -2,7 +2,7 @@
 
 use super::{Machine, RoundStep};
 use crate::consensus::host::Host;
-use crate::consensus::output::{Notice, Target};
+use crate::consensus::output::Target;
 use crate::primitives::message::Message;
 use crate::primitives::vote::Step;
 
@@ -55,6 +55,7 @@ impl Machine {
             self.send(Target::All, status);
             self.timers.status = Some(now_us + self.timing.status_us);
             self.want_certified_bodies(host);
+            self.watch_round();
         }
         // A passed build deadline only has to let `advance` look again.
         take_due(&mut self.timers.build, now_us);
@@ -69,33 +70,18 @@ impl Machine {
     /// `on Timer Propose(r)`, `Prevote(r)`, `Precommit(r)` of protocol §4.2.
     fn fire_round_timers(&mut self, now_us: u64) {
         if take_due(&mut self.timers.propose, now_us) && self.checkpoint.step == RoundStep::Propose {
-            self.notice_timeout(None);
+            self.notice_stalled_step();
             self.checkpoint.step = RoundStep::Prevote;
             self.cast(Step::Prevote, None);
         }
         if take_due(&mut self.timers.prevote, now_us) && self.checkpoint.step == RoundStep::Prevote {
-            self.notice_timeout(Some(Step::Prevote));
+            self.notice_stalled_step();
             self.checkpoint.step = RoundStep::Precommit;
             self.cast(Step::Precommit, None);
         }
         if take_due(&mut self.timers.precommit, now_us) {
-            self.notice_timeout(Some(Step::Precommit));
+            self.notice_stalled(Some(Step::Precommit));
             self.start_round(self.checkpoint.round.saturating_add(1));
         }
-    }
-
-    fn notice_timeout(&mut self, step: Option<Step>) {
-        let (height, round) = (self.context.height, self.checkpoint.round);
-        let known = self.checkpoint.rounds.find(round);
-        let missing = match step {
-            None => self.context.committee.proposer(height, round).into_iter().collect(),
-            Some(step) => self
-                .context
-                .committee
-                .indices()
-                .filter(|voter| known.is_none_or(|round| !round.votes(step).votes().contains_key(voter)))
-                .collect(),
-        };
-        self.notice(Notice::TimedOut { height, round, step, missing });
     }
 }

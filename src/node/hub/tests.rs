@@ -1,7 +1,9 @@
 //! The hub driven by outputs as the machine makes them.
 
 use super::*;
+use crate::consensus::output::Notice;
 use crate::consensus::standing::Standing;
+use crate::light::claim::FinalityClaim;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{HEADER_VERSION, Header};
 use crate::primitives::committee::Member;
@@ -10,9 +12,12 @@ use crate::primitives::keys::{SecretKey, Signature};
 use crate::primitives::transaction::{
     SealedTransaction, SharedTransaction, TRANSACTION_VERSION, Transaction, TransactionKind, TxStatus,
 };
+use crate::primitives::vote::Step;
 use crate::telemetry::snapshot::{
     ChainInfo, PeerInfo, PeersInfo, PoolEntryInfo, PoolInfo, RejectionInfo, SignMark,
 };
+
+mod causes;
 
 const NAMES: [&str; 4] = ["alpha", "bravo", "charlie", "delta"];
 
@@ -74,6 +79,13 @@ fn block(height: u64, transactions: Vec<SharedTransaction>) -> Arc<Block> {
         params_root: Hash::default(),
     };
     Arc::new(Block { header, last_commit: None, transactions })
+}
+
+fn final_of(txid: Txid) -> Output {
+    let header = Arc::new(block(0, Vec::new()).header.clone());
+    let claim =
+        FinalityClaim { txid, transaction: None, header, committee: committee(), batches: Vec::new() };
+    Output::Final { height: 1, txid, claim }
 }
 
 fn committed(block: &Arc<Block>) -> Output {
@@ -202,7 +214,7 @@ fn the_finals_of_a_batch_make_one_event_with_measured_latencies() {
     let (one, two) = (payment(1).id(), payment(2).id());
     hub.metrics.transaction_seen(one, at(0).monotonic_us);
     hub.metrics.transaction_seen(two, at(3).monotonic_us);
-    hub.observe(at(10), &[Output::Final { height: 1, txid: one }, Output::Final { height: 1, txid: two }]);
+    hub.observe(at(10), &[final_of(one), final_of(two)]);
     let events = drain(&mut subscription);
     let kinds: Vec<&EventKind> = events.iter().map(|event| &event.kind).collect();
     let [EventKind::Final { count: 2, fastest_us: 7000, slowest_us: 10_000, newest }] = kinds.as_slice()
@@ -219,7 +231,7 @@ fn the_finals_of_a_batch_make_one_event_with_measured_latencies() {
 fn a_payment_is_counted_final_once_whether_by_votes_or_by_its_block() {
     let hub = hub();
     let (voted, silent) = (payment(1), payment(2));
-    hub.observe(at(5), &[Output::Final { height: 1, txid: voted.id() }]);
+    hub.observe(at(5), &[final_of(voted.id())]);
     hub.observe(at(9), &[committed(&block(1, vec![voted, silent]))]);
     assert_eq!(hub.metrics.final_total.load(Ordering::Relaxed), 2);
 }

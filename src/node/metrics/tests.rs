@@ -6,6 +6,8 @@ use crate::primitives::committee::Member;
 use crate::primitives::hash::{BlockId, Hash, MasternodeId};
 use crate::primitives::keys::{SecretKey, Signature};
 use crate::primitives::vote::Step;
+use crate::telemetry::cause::MissCause;
+use crate::telemetry::snapshot::{MissInfo, SignMark};
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -51,16 +53,36 @@ fn signed_by(voters: &[VoterIndex]) -> Qc {
     Qc::new(0, Step::Precommit, BlockId::default(), votes)
 }
 
-fn decide(metrics: &Metrics, height: u64, qc: &Qc, last_commit: Option<Qc>, now_us: u64) {
-    let name = CleanText::new("node1");
-    let decision = Decision {
-        proposer: &name,
+/// What a round waits for precommits.
+const IN_TIME_US: u64 = 1000;
+
+/// Who is not among the signers was silent, but for the fourth member, who was away.
+fn decision<'a>(name: &'a CleanText, qc: &Qc) -> Decision<'a> {
+    let signed: Vec<VoterIndex> = qc.votes().unwrap().into_iter().map(|(voter, _)| voter).collect();
+    let cause = |voter| match voter {
+        3 => MissCause::NotConnected { since_ms: 7 },
+        _ => MissCause::Silent,
+    };
+    Decision {
+        proposer: name,
         fees: 12,
         pause_us: Some(4000),
-        connected: &[true, true, true, false],
+        absent: (0..4).filter(|voter| !signed.contains(voter)).map(|voter| (voter, cause(voter))).collect(),
+        own: None,
+        in_time_us: IN_TIME_US,
         state_hash: Hash::default(),
-    };
-    metrics.checkpoint(&block(height, last_commit), qc, decision, committee(4), now_us);
+    }
+}
+
+fn decide(metrics: &Metrics, height: u64, qc: &Qc, last_commit: Option<Qc>) -> Option<Settled> {
+    let name = CleanText::new("node1");
+    metrics.checkpoint(&block(height, last_commit), qc, decision(&name, qc), committee(4), 100)
+}
+
+/// The names of a settled height with the codes of their causes.
+fn missed(settled: Option<Settled>) -> Vec<(String, &'static str)> {
+    let missed = settled.unwrap().missed.into_iter();
+    missed.map(|missed| (missed.name.to_string(), missed.cause.code())).collect()
 }
 
 fn marks(metrics: &Metrics) -> Vec<Vec<SignMark>> {
@@ -121,11 +143,12 @@ fn first_sights_are_bounded() {
 #[test]
 fn a_checkpoint_marks_signers_those_who_missed_it_and_those_who_were_away() {
     let metrics = Metrics::new(committee(4), 0);
-    decide(&metrics, 1, &signed_by(&[0, 1]), None, 100);
+    decide(&metrics, 1, &signed_by(&[0, 1]), None);
     use SignMark::{Absent, Late, Missed, Signed};
     assert_eq!(marks(&metrics), [[Signed], [Signed], [Missed], [Absent]]);
-    metrics.late_precommit(1, 2, 1000, 100 + 1001);
-    metrics.late_precommit(1, 3, 1000, 100 + 1000);
+    metrics.late_precommit(1, 2, IN_TIME_US + 1);
+    metrics.late_precommit(1, 3, IN_TIME_US);
+    metrics.late_precommit(7, 2, 0);
     assert_eq!(marks(&metrics), [[Signed], [Signed], [Late], [Signed]]);
     let (_, _, checkpoints) = metrics.participation();
     let newest = checkpoints.last().expect("one was decided");
@@ -137,23 +160,77 @@ fn a_checkpoint_marks_signers_those_who_missed_it_and_those_who_were_away() {
 #[test]
 fn a_precommit_that_the_next_block_carries_counts_as_signed() {
     let metrics = Metrics::new(committee(4), 0);
-    decide(&metrics, 1, &signed_by(&[0, 1]), None, 100);
-    decide(&metrics, 2, &signed_by(&[0, 1, 2]), Some(signed_by(&[0, 1, 3])), 200);
+    assert_eq!(decide(&metrics, 1, &signed_by(&[0, 1]), None), None);
+    let settled = decide(&metrics, 2, &signed_by(&[0, 1, 2]), Some(signed_by(&[0, 1, 3])));
     use SignMark::{Absent, Missed, Signed};
     assert_eq!(marks(&metrics), [[Signed, Signed], [Signed, Signed], [Missed, Signed], [Signed, Absent]]);
+    assert_eq!(missed(settled), [("node3".to_owned(), "silent")]);
+}
+
+#[test]
+fn a_miss_is_counted_once_when_the_next_block_settles_it_with_its_last_cause() {
+    let metrics = Metrics::new(committee(4), 0);
+    decide(&metrics, 1, &signed_by(&[0, 1]), None);
+    metrics.late_precommit(1, 2, 312_000);
+    let settled = decide(&metrics, 2, &signed_by(&[0, 1, 2]), Some(signed_by(&[0, 1, 2])));
+    let expected = [("node3".to_owned(), "late"), ("node4".to_owned(), "not-connected")];
+    assert_eq!(missed(settled), expected, "late is late, though the next block carries it");
+    let (_, members, _) = metrics.participation();
+    let late = MissInfo { height: 1, cause: MissCause::Late { by_ms: 312 } };
+    assert_eq!(members[2].last_miss, Some(late));
+    assert_eq!(members[3].misses, BTreeMap::from([("not-connected", 1)]));
+    assert_eq!(members[0].last_miss, None);
+    decide(&metrics, 3, &signed_by(&[0, 1, 2]), Some(signed_by(&[0, 1, 2])));
+    let (_, members, _) = metrics.participation();
+    assert_eq!(members[3].misses, BTreeMap::from([("not-connected", 2)]));
+}
+
+/// What the next block, which holds the precommits `held`, shows of this node's own precommit.
+fn own_cause(waited_us: u64, sync_us: u64, held: &[VoterIndex]) -> Vec<(String, MissCause)> {
+    let (metrics, name, qc) =
+        (Metrics::new(committee(4), 0), CleanText::new("node1"), signed_by(&[0, 1, 2, 3]));
+    let own = Some((0, Some(OwnPrecommit { waited_us, sync_us })));
+    let decision = Decision { own, ..decision(&name, &qc) };
+    metrics.checkpoint(&block(1, None), &qc, decision, committee(4), 100);
+    let settled = decide(&metrics, 2, &qc, Some(signed_by(held)));
+    settled.unwrap().missed.into_iter().map(|missed| (missed.name.to_string(), missed.cause)).collect()
+}
+
+#[test]
+fn an_own_precommit_that_the_next_block_lacks_waited_for_the_disk_or_was_left_out() {
+    assert_eq!(own_cause(900_000, 800_000, &[0, 1, 2]), [], "it is in the block, however slow the disk");
+    let own = |cause| [("node1".to_owned(), cause)];
+    let disk = MissCause::Disk { waited_ms: 900, sync_ms: 800 };
+    assert_eq!(own_cause(900_000, 800_000, &[1, 2, 3]), own(disk));
+    assert_eq!(own_cause(900_000, 4_000, &[1, 2, 3]), own(MissCause::Late { by_ms: 900 }), "not the disk");
+    assert_eq!(own_cause(IN_TIME_US, IN_TIME_US, &[1, 2, 3]), own(MissCause::LeftOut), "it was in time");
+}
+
+#[test]
+fn votes_for_payments_that_were_not_cast_are_counted_by_cause() {
+    let metrics = Metrics::new(committee(4), 0);
+    let gap = |cause, count| GapCount { cause, count, example: Txid::default() };
+    metrics.payment_votes_missed(&[gap(PaymentGap::Frozen, 2)], &[gap(PaymentGap::NoBody, 1)]);
+    metrics.payment_votes_missed(&[gap(PaymentGap::Frozen, 3), gap(PaymentGap::Conflict, 1)], &[]);
+    let prepares = vec![(PaymentGap::Frozen, 5), (PaymentGap::Conflict, 1)];
+    assert_eq!(metrics.payment_gaps(), [prepares, vec![(PaymentGap::NoBody, 1)]]);
 }
 
 #[test]
 fn statistics_follow_a_member_when_the_committee_changes() {
     let metrics = Metrics::new(committee(3), 0);
     metrics.votes_counted(2, 40, false, 50);
-    let name = CleanText::new("node1");
+    let (name, qc) = (CleanText::new("node1"), signed_by(&[0, 1]));
     let decision =
-        Decision { proposer: &name, fees: 0, pause_us: None, connected: &[], state_hash: Hash::default() };
+        Decision { pause_us: None, absent: BTreeMap::from([(2, MissCause::Silent)]), ..decision(&name, &qc) };
     let next = Arc::new(Committee::new(vec![member(3), member(4)]));
-    metrics.checkpoint(&block(1, None), &signed_by(&[0, 1, 2]), decision, next, 100);
+    metrics.checkpoint(&block(1, None), &qc, decision, next, 100);
     let (_, members, checkpoints) = metrics.participation();
     assert_eq!(checkpoints.first().and_then(|first| first.pause_ms), None);
     let seen: Vec<_> = members.iter().map(|m| (m.votes, m.last_vote_us, m.marks.back().copied())).collect();
-    assert_eq!(seen, [(40, Some(50), Some(SignMark::Signed)), (0, None, Some(SignMark::Absent))]);
+    assert_eq!(seen, [(40, Some(50), Some(SignMark::Missed)), (0, None, Some(SignMark::Absent))]);
+    metrics.late_precommit(1, 2, 1);
+    let (_, members, _) = metrics.participation();
+    let seen: Vec<_> = members.iter().map(|m| m.marks.back().copied()).collect();
+    assert_eq!(seen, [Some(SignMark::Signed), Some(SignMark::Absent)], "the third is the first by now");
 }

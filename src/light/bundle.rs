@@ -1,0 +1,166 @@
+//! A proof as a file: the headers from a trusted one to the one the proof rests on, and the proof.
+
+use crate::light::block::{BlockProof, Link};
+use crate::light::client::LightClient;
+use crate::light::finality::{FinalityProof, Shown};
+use crate::light::{BUNDLE_BYTES_MAX, ProofError};
+use crate::primitives::block::Header;
+use crate::primitives::encoding::{Decode, Encode, decode, encode};
+use crate::primitives::hash::{BlockId, ChainId, ParseHexError};
+use crate::primitives::keys::Checker;
+use std::fmt;
+
+/// First bytes of every bundle.
+pub const MAGIC: [u8; 8] = *b"TCMNPROO";
+
+/// The only version of the format.
+pub const BUNDLE_VERSION: u16 = 1;
+
+/// Either proof.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Proof {
+    /// Final in an era whose block the prover did not have yet.
+    Finality(Box<FinalityProof>),
+    /// In a block.
+    Block(Box<BlockProof>),
+}
+
+/// A proof with its way from a trusted header.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ProofBundle {
+    /// [`MAGIC`].
+    pub magic: [u8; 8],
+    /// [`BUNDLE_VERSION`].
+    pub version: u16,
+    /// The chain; every signature below covers it.
+    pub chain: ChainId,
+    /// The trusted header, there exactly when it is not the one in the proof.
+    pub start: Option<Header>,
+    /// Headers to verify before that of the proof, ascending. For a finality proof the last one is the
+    /// header in the proof itself, unless that is the trusted one.
+    pub links: Vec<Link>,
+    /// The proof.
+    pub proof: Proof,
+}
+
+/// A header to trust: its height for people, its id for the check. Written `HEIGHT:ID`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustedHeader {
+    /// Its height.
+    pub height: u64,
+    /// Its id.
+    pub id: BlockId,
+}
+
+/// A text that names no header.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseTrustedError {
+    #[error("`{0}` is not HEIGHT:ID, as in 42:9f86d0..., with the 64 hexadecimal digits of the block id")]
+    Form(String),
+    #[error("the block id {0}")]
+    Id(#[from] ParseHexError),
+}
+
+impl fmt::Display for TrustedHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.height, self.id)
+    }
+}
+
+impl std::str::FromStr for TrustedHeader {
+    type Err = ParseTrustedError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let form = || ParseTrustedError::Form(text.chars().take(100).collect());
+        let (height, id) = text.split_once(':').ok_or_else(form)?;
+        Ok(Self { height: height.parse().map_err(|_| form())?, id: id.parse()? })
+    }
+}
+
+impl ProofBundle {
+    /// A bundle of this version; `start` as the field says.
+    #[must_use]
+    pub fn new(chain: ChainId, start: Option<Header>, links: Vec<Link>, proof: Proof) -> Self {
+        Self { magic: MAGIC, version: BUNDLE_VERSION, chain, start, links, proof }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ProofError::NotABundle`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ProofError> {
+        let fault = |reason: String| Err(ProofError::NotABundle(reason));
+        if bytes.len() > BUNDLE_BYTES_MAX {
+            return fault(format!("{} bytes, the most is {BUNDLE_BYTES_MAX}", bytes.len()));
+        }
+        if !bytes.starts_with(&MAGIC) {
+            return fault("it does not begin with TCMNPROO".to_owned());
+        }
+        let bundle: Self = match decode::<Self, { 2 * BUNDLE_BYTES_MAX }>(bytes) {
+            Ok(bundle) => bundle,
+            Err(error) => return fault(error.to_string()),
+        };
+        if bundle.version != BUNDLE_VERSION {
+            return fault(format!("version {}, this program reads {BUNDLE_VERSION}", bundle.version));
+        }
+        Ok(bundle)
+    }
+
+    /// The header the proof rests on: of the block before the era, or of the block.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        match &self.proof {
+            Proof::Finality(proof) => &proof.header,
+            Proof::Block(proof) => &proof.link.certified.header,
+        }
+    }
+
+    /// Verifies everything from the trusted header on, with nothing else. The era of a finality proof must be
+    /// the one right after the last header of the bundle. `now_ms` is milliseconds since 1970.
+    ///
+    /// # Errors
+    /// [`ProofError`] naming what is at fault.
+    pub fn verify(
+        &self,
+        trusted: TrustedHeader,
+        trust_ms: u64,
+        now_ms: u64,
+        checker: Checker<'_>,
+    ) -> Result<Shown, ProofError> {
+        let first = self.start.as_ref().unwrap_or_else(|| self.header());
+        if first.height != trusted.height {
+            return Err(self.other_start(first.height, trusted.height));
+        }
+        let found = first.id();
+        if found != trusted.id {
+            return Err(ProofError::OtherHeader { height: first.height, found, expected: trusted.id });
+        }
+        let rests_on_first = self.header().id() == found;
+        if rests_on_first && (self.start.is_some() || !self.links.is_empty()) {
+            return Err(ProofError::malformed("start", "there though the proof holds the trusted header"));
+        }
+        let mut client = LightClient::new(self.chain, trust_ms, first.clone());
+        for link in &self.links {
+            client.accept(link, now_ms, checker)?;
+        }
+        match &self.proof {
+            Proof::Finality(proof) => client.finality(proof, now_ms, checker),
+            Proof::Block(proof) => client.block(proof, now_ms, checker),
+        }
+    }
+
+    /// Why a bundle that begins at one header is of no use to who trusts another.
+    fn other_start(&self, found: u64, trusted: u64) -> ProofError {
+        match &self.proof {
+            Proof::Finality(proof) if proof.header.height < trusted => {
+                ProofError::Stale { era: proof.era(), verified: trusted }
+            }
+            _ => ProofError::OtherStart { found, trusted },
+        }
+    }
+}
