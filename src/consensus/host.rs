@@ -79,12 +79,16 @@ pub trait Host {
     /// An unspent output of the state after the tip.
     fn utxo(&self, outpoint: &OutPoint) -> Option<Utxo>;
 
+    /// The masternode with this identity, whatever its status.
+    fn registered(&self, id: &MasternodeId) -> Option<Registered>;
+
     /// The masternode that votes with this key, whatever its status.
     fn masternode_of(&self, vote_key: &PublicKey) -> Option<Registered>;
 
-    /// Checks everything about a payment but its signatures, for a block of `tip().height + 1`, with
-    /// inputs resolved by `resolve`; returns its fee.
-    fn check_payment(
+    /// Checks everything about a transaction but its signatures, for a block of `tip().height + 1`,
+    /// with inputs resolved by `resolve` (in-era parents are payments only); returns its fee, zero for
+    /// kinds that move no money.
+    fn check_transaction(
         &self,
         transaction: &SealedTransaction,
         resolve: &dyn Fn(&OutPoint) -> Option<Utxo>,
@@ -104,7 +108,8 @@ pub trait Host {
     /// those were verified before the block got here.
     fn validate(&self, block: &Block) -> Result<(), BlockFault>;
 
-    /// Applies a decided block: state, pool (included, conflicting and expired transactions leave).
+    /// Applies a decided block: state, pool (included, conflicting and expired transactions leave, and
+    /// special ones that the new registry forbids).
     /// Called once a height with a block that `validate` accepted.
     fn commit(&mut self, block: &Arc<Block>, qc: &Qc) -> Result<(), BlockFault>;
 
@@ -120,7 +125,8 @@ pub trait Host {
     /// Transactions of the pool that spend an output of `txid`, ascending by id, orphans included.
     fn children(&self, txid: &Txid) -> Vec<SharedTransaction>;
 
-    /// All transactions of the pool, orphans included, highest fee rate first, ties by ascending id.
+    /// All transactions of the pool: special ones, evidence first; payments, highest fee rate first,
+    /// ties by ascending id; orphans.
     fn pending(&self) -> Vec<SharedTransaction>;
 
     /// Keeps a transaction from eviction: this node has voted for it.

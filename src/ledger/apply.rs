@@ -10,6 +10,7 @@
 use crate::ledger::registry::Registry;
 use crate::ledger::rewards::payout;
 use crate::ledger::set_hash::SetHash;
+use crate::ledger::specials::{Burn, RegistryStep, registry_after};
 use crate::ledger::validate::{BodyEffect, BodyError, Rules, check_body};
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{Block, Coinbase, HEADER_VERSION, Header, last_commit_root, tx_root};
@@ -74,6 +75,12 @@ pub struct BlockDiff {
     pub created: Vec<(OutPoint, Utxo)>,
     /// The set hash after it.
     pub set_hash: SetHash,
+    /// The masternodes after it.
+    pub registry: Arc<Registry>,
+    /// Committee of the block itself; what it signs for is the next block's last commit.
+    pub committee: Arc<Committee>,
+    /// Committee of the block after it.
+    pub next_committee: Arc<Committee>,
     /// Transactions in all blocks up to this one.
     pub transactions: u64,
 }
@@ -112,6 +119,8 @@ pub enum BlockError {
     Body(#[from] BodyError),
     #[error("fees of {fees} TIME exceed the supply of {supply} TIME")]
     Supply { fees: Amount, supply: Amount },
+    #[error("collateral {outpoint}, of which evidence burns a part, is not among the unspent outputs")]
+    Collateral { outpoint: OutPoint },
     #[error("an unspent output count of {count} with {created} created and {spent} spent is impossible")]
     Count { count: u64, created: u64, spent: u64 },
 }
@@ -139,13 +148,25 @@ pub fn outcome(
         .find(|member| member.id == contents.proposer)
         .ok_or(BlockError::UnknownProposer(contents.proposer))?;
     let rules = Rules { params, height, registry: &state.registry };
-    let BodyEffect { bytes, fees, spent, mut created } = check_body(&rules, contents.transactions, utxo)?;
-    let paid = payout(params, height, state.header.supply, fees, proposer.payout)
-        .ok_or(BlockError::Supply { fees, supply: state.header.supply })?;
+    let mut effect = check_body(&rules, contents.transactions, utxo)?;
+    let change = registry_after(
+        &state.registry,
+        &RegistryStep {
+            params,
+            height,
+            time_ms: contents.time_ms,
+            committee: &state.committee,
+            last_commit: contents.last_commit,
+            transactions: contents.transactions,
+        },
+    );
+    let supply = burn_all(state, params, &change.burns, utxo, &mut effect)?;
+    let BodyEffect { bytes, fees, spent, mut created } = effect;
+    let paid =
+        payout(params, height, supply, fees, proposer.payout).ok_or(BlockError::Supply { fees, supply })?;
+    let next_committee = same_or_new(&state.next_committee, change.registry.committee());
     created.extend(paid.coinbase.creates());
-    let mut set_hash = state.set_hash.clone();
-    spent.iter().for_each(|(outpoint, utxo)| set_hash.remove(outpoint, utxo));
-    created.iter().for_each(|(outpoint, utxo)| set_hash.add(outpoint, utxo));
+    let set_hash = set_hash_after(&state.set_hash, &spent, &created);
     let ids: Vec<Txid> = contents.transactions.iter().map(|transaction| transaction.id()).collect();
     let header = Header {
         version: HEADER_VERSION,
@@ -160,15 +181,61 @@ pub fn outcome(
         utxo_hash: set_hash.digest(),
         utxo_count: count_after(state.header.utxo_count, created.len() as u64, spent.len() as u64)?,
         supply: paid.supply,
-        registry_root: state.header.registry_root,
+        registry_root: change.registry.root(),
         committee_root: state.header.next_committee_root,
-        // The registry changes by registrations only, which do not exist yet.
-        next_committee_root: state.header.next_committee_root,
+        next_committee_root: next_committee.root(),
         params_root: params.root(),
     };
-    let transactions = state.transactions + ids.len() as u64;
-    let block = header.id();
-    Ok(BlockDiff { header, block, coinbase: paid.coinbase, fees, spent, created, set_hash, transactions })
+    Ok(BlockDiff {
+        block: header.id(),
+        coinbase: paid.coinbase,
+        fees,
+        spent,
+        created,
+        set_hash,
+        registry: Arc::new(change.registry),
+        committee: Arc::clone(&state.next_committee),
+        next_committee,
+        transactions: state.transactions + ids.len() as u64,
+        header,
+    })
+}
+
+fn set_hash_after(before: &SetHash, spent: &[(OutPoint, Utxo)], created: &[(OutPoint, Utxo)]) -> SetHash {
+    let mut set_hash = before.clone();
+    spent.iter().for_each(|(outpoint, utxo)| set_hash.remove(outpoint, utxo));
+    created.iter().for_each(|(outpoint, utxo)| set_hash.add(outpoint, utxo));
+    set_hash
+}
+
+/// Takes each collateral that evidence is about out of the set and puts the rest of it in; returns the
+/// money that then exists.
+fn burn_all(
+    state: &State,
+    params: &Params,
+    burns: &[Burn],
+    utxo: &dyn Fn(&OutPoint) -> Option<Utxo>,
+    effect: &mut BodyEffect,
+) -> Result<Amount, BlockError> {
+    let height = state.header.height + 1;
+    let mut supply = state.header.supply;
+    for burn in burns {
+        let impossible = BlockError::Collateral { outpoint: burn.collateral };
+        let whole = utxo(&burn.collateral).ok_or_else(|| impossible.clone())?;
+        let percent = u128::from(params.slash_percent);
+        let burned = u64::try_from(u128::from(whole.value.units()) * percent / 100).ok();
+        let burned = burned.and_then(Amount::from_units).ok_or_else(|| impossible.clone())?;
+        let value = whole.value.checked_sub(burned).ok_or_else(|| impossible.clone())?;
+        supply = supply.checked_sub(burned).ok_or(impossible)?;
+        effect.spent.push((burn.collateral, whole));
+        effect.created.push((burn.rest, Utxo { value, height, ..whole }));
+    }
+    Ok(supply)
+}
+
+/// The committee, shared with the one before if it is the same.
+fn same_or_new(before: &Arc<Committee>, after: Committee) -> Arc<Committee> {
+    if **before == after { Arc::clone(before) } else { Arc::new(after) }
 }
 
 fn count_after(count: u64, created: u64, spent: u64) -> Result<u64, BlockError> {

@@ -5,13 +5,12 @@
 //! Absent: reading the file itself; the caller hands over its text and its name for messages.
 
 use crate::ledger::apply::State;
-use crate::ledger::registry::{Entry, Registry};
+use crate::ledger::registry::{Entry, Registry, check_name};
 use crate::ledger::set_hash::SetHash;
 use crate::primitives::address::Address;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{Coinbase, HEADER_VERSION, Header, last_commit_root, tx_root};
 use crate::primitives::chain::NetworkKind;
-use crate::primitives::clean::CleanText;
 use crate::primitives::committee::{COMMITTEE_MAX, COMMITTEE_MIN};
 use crate::primitives::encoding::{Decode, Encode, encode};
 use crate::primitives::hash::{BlockId, ChainId, Domain, KeyHash, MasternodeId, hash};
@@ -25,8 +24,6 @@ use std::sync::Arc;
 
 /// Most allocations: a genesis is read whole and its outputs have 32-bit indices.
 pub const ALLOCATIONS_MAX: usize = 100_000;
-/// Longest name of a network or masternode in bytes.
-pub const NAME_BYTES_MAX: usize = 64;
 
 /// A checked genesis.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -118,6 +115,13 @@ mod file {
         pub dust: Option<Spanned<String>>,
         pub block_reward: Option<Spanned<String>>,
         pub halving_blocks: Option<u64>,
+        pub unbonding_ms: Option<u64>,
+        pub trust_ms: Option<u64>,
+        pub slash_percent: Option<u64>,
+        pub jail_window_blocks: Option<u64>,
+        pub jail_signed_percent: Option<u64>,
+        pub jail_cap_percent: Option<u64>,
+        pub resume_interval_blocks: Option<u64>,
     }
 
     #[derive(Deserialize)]
@@ -154,6 +158,13 @@ mod file {
             set(&mut base.transaction_bytes_max, self.transaction_bytes_max);
             set(&mut base.fee_per_byte_min, self.fee_per_byte_min);
             set(&mut base.halving_blocks, self.halving_blocks);
+            set(&mut base.unbonding_ms, self.unbonding_ms);
+            set(&mut base.trust_ms, self.trust_ms);
+            set(&mut base.slash_percent, self.slash_percent);
+            set(&mut base.jail_window_blocks, self.jail_window_blocks);
+            set(&mut base.jail_signed_percent, self.jail_signed_percent);
+            set(&mut base.jail_cap_percent, self.jail_cap_percent);
+            set(&mut base.resume_interval_blocks, self.resume_interval_blocks);
             if let Some(text) = &self.dust {
                 base.dust = amount(text)?;
             }
@@ -196,19 +207,6 @@ impl Place<'_> {
         check_name(text.get_ref()).map_err(|fault| self.at(text, fault))?;
         Ok(text.get_ref().clone())
     }
-}
-
-fn check_name(name: &str) -> Result<(), String> {
-    let clean = CleanText::new(name);
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || clean.as_str() != name || name.trim() != name {
-        let shown = CleanText::limited(name, NAME_BYTES_MAX);
-        return Err(format!(
-            "name `{shown}` has {} bytes: use 1 to {NAME_BYTES_MAX} printable characters without spaces \
-             at the ends",
-            name.len()
-        ));
-    }
-    Ok(())
 }
 
 impl Genesis {
@@ -447,7 +445,20 @@ impl Genesis {
         writeln!(text, "fee_per_byte_min = {}       # in units of 0.00000001 TIME", params.fee_per_byte_min)?;
         writeln!(text, "dust = \"{}\"               # least value of an output, in TIME", params.dust)?;
         writeln!(text, "block_reward = \"{}\"       # new money a block, in TIME", params.block_reward)?;
-        writeln!(text, "halving_blocks = {}         # 0: the reward never halves", params.halving_blocks)
+        writeln!(text, "halving_blocks = {}         # 0: the reward never halves", params.halving_blocks)?;
+        let keys = [
+            ("unbonding_ms", params.unbonding_ms, "collateral of who left stays locked and at risk so long"),
+            ("trust_ms", params.trust_ms, "age of a header to start from at most; less than unbonding_ms"),
+            ("slash_percent", params.slash_percent, "of the collateral burns with evidence"),
+            ("jail_window_blocks", params.jail_window_blocks, "over which signatures are counted"),
+            ("jail_signed_percent", params.jail_signed_percent, "of them are to be signed, else jail"),
+            ("jail_cap_percent", params.jail_cap_percent, "of the registered weight is jailed at most"),
+            ("resume_interval_blocks", params.resume_interval_blocks, "between two resumes at least"),
+        ];
+        for (key, value, comment) in keys {
+            writeln!(text, "{:<28} # {comment}", format!("{key} = {value}"))?;
+        }
+        Ok(())
     }
 }
 

@@ -171,10 +171,17 @@ fn the_chain_id_matches_the_golden_vector() {
         dust: Amount::from_units(8).unwrap(),
         block_reward: Amount::from_units(9).unwrap(),
         halving_blocks: 10,
+        unbonding_ms: 11,
+        trust_ms: 12,
+        slash_percent: 13,
+        jail_window_blocks: 14,
+        jail_signed_percent: 15,
+        jail_cap_percent: 16,
+        resume_interval_blocks: 17,
     };
     let genesis = Genesis { params, ..genesis_with(2) };
     assert_eq!(
         genesis.chain_id().to_string(),
-        "d85e698a67caa4b2c35c4d636ffebcb7555d55e4cce8a287f5f37bc6577980df"
+        "667c49a47b8f1524a2d68e2607c5b40b3d2ceb93d2f9e33108eb0697b1067d81"
     );
 }

@@ -9,10 +9,12 @@
 //! Absent: validity rules ([`validate`], [`apply`]) and the pool.
 
 pub mod apply;
+pub mod attendance;
 pub mod genesis;
 pub mod registry;
 pub mod rewards;
 pub mod set_hash;
+pub mod specials;
 pub mod store;
 pub mod validate;
 
@@ -157,9 +159,9 @@ impl Ledger {
             block: diff.block,
             commit: Some(commit),
             set_hash: diff.set_hash.clone(),
-            registry: Arc::clone(&tip.registry),
-            committee: Arc::clone(&tip.next_committee),
-            next_committee: Arc::clone(&tip.next_committee),
+            registry: Arc::clone(&diff.registry),
+            committee: Arc::clone(&diff.committee),
+            next_committee: Arc::clone(&diff.next_committee),
             transactions: diff.transactions,
         }));
         self.version.fetch_add(1, Ordering::AcqRel);

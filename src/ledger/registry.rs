@@ -1,14 +1,49 @@
-//! The masternodes of the chain: their tiers, keys and locked collateral, and the committee they form.
+//! The masternodes of the chain: tiers, keys, locked collateral and standing, and the committee they
+//! form.
 //!
-//! Invariant: entries are ordered by id, and ids, names, vote keys and collateral outpoints are unique.
-//! Absent: registration, updates and jail; the registry of a chain is the one of its genesis.
+//! Invariants: entries are ordered by id; ids, names, vote keys (former ones included) and collateral
+//! outpoints are unique; endpoints are unique among those that vote or may again; at least
+//! [`COMMITTEE_MIN`] entries are active, jailed or tombstoned, so that no committee is smaller.
+//! A registry is bounded by what its entries have locked. Absent: what changes it, see
+//! [`specials`](crate::ledger::specials) and [`attendance`](crate::ledger::attendance).
 
-use crate::primitives::committee::{Committee, Member};
+use crate::ledger::attendance::Attendance;
+use crate::primitives::clean::CleanText;
+use crate::primitives::committee::{COMMITTEE_MAX, COMMITTEE_MIN, Committee, Member};
 use crate::primitives::encoding::{Decode, Encode, encode};
 use crate::primitives::hash::{Domain, Hash, KeyHash, MasternodeId, hash};
 use crate::primitives::keys::PublicKey;
+use crate::primitives::masternode::MasternodeStatus;
 use crate::primitives::tier::Tier;
 use crate::primitives::transaction::OutPoint;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Longest name of a network or masternode in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Most former keys of one entry that can still be punished; a further change of key waits.
+pub const FORMER_KEYS_MAX: usize = 16;
+
+/// A key that an entry no longer votes with but still answers for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FormerKey {
+    /// The key.
+    pub key: PublicKey,
+    /// Block time in milliseconds since 1970 from which on it is forgotten.
+    pub until_ms: u64,
+}
+
+/// The last `Resume` of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Resumed {
+    /// Height of the block that held it.
+    pub height: u64,
+    /// Its nonce.
+    pub nonce: [u8; 32],
+}
 
 /// One registered masternode.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -27,10 +62,22 @@ pub struct Entry {
     pub payout: KeyHash,
     /// The locked output.
     pub collateral: OutPoint,
+    /// Where peers reach it.
+    pub endpoint: Option<SocketAddr>,
+    /// How it stands.
+    pub status: MasternodeStatus,
+    /// Number of its last change.
+    pub sequence: u64,
+    /// Keys it still answers for, oldest first, at most [`FORMER_KEYS_MAX`].
+    pub former_keys: Vec<FormerKey>,
+    /// Its last `Resume`.
+    pub resumed: Option<Resumed>,
+    /// Who it signed of late.
+    pub attendance: Attendance,
 }
 
 impl Entry {
-    /// An entry; its id is the hash of name, vote key and collateral at registration.
+    /// An active entry; its id is the hash of name, vote key and collateral at registration.
     #[must_use]
     pub fn new(
         name: String,
@@ -43,50 +90,165 @@ impl Entry {
             Domain::REGISTRY,
             &[&encode(&name), &vote_key.0, collateral.txid.bytes(), &collateral.index.to_le_bytes()],
         ));
-        Self { id, name, vote_key, tier, owner, payout, collateral }
+        Self {
+            id,
+            name,
+            vote_key,
+            tier,
+            owner,
+            payout,
+            collateral,
+            endpoint: None,
+            status: MasternodeStatus::Active,
+            sequence: 0,
+            former_keys: Vec::new(),
+            resumed: None,
+            attendance: Attendance::default(),
+        }
+    }
+
+    /// Whether it answers for what `key` signed.
+    #[must_use]
+    pub fn answers_for(&self, key: &PublicKey) -> bool {
+        self.keys().any(|own| own == *key)
+    }
+
+    /// Its vote key and the former ones.
+    pub fn keys(&self) -> impl Iterator<Item = PublicKey> + '_ {
+        std::iter::once(self.vote_key).chain(self.former_keys.iter().map(|former| former.key))
     }
 }
 
-/// All registered masternodes.
+/// Checks the name of a network or masternode.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let clean = CleanText::new(name);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || clean.as_str() != name || name.trim() != name {
+        let shown = CleanText::limited(name, NAME_BYTES_MAX);
+        return Err(format!(
+            "name `{shown}` has {} bytes: use 1 to {NAME_BYTES_MAX} printable characters without spaces \
+             at the ends",
+            name.len()
+        ));
+    }
+    Ok(())
+}
+
+/// What is looked up by value; made anew only when identities change.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Index {
+    locked: BTreeSet<OutPoint>,
+    keys: BTreeSet<PublicKey>,
+    names: BTreeSet<String>,
+    endpoints: BTreeSet<SocketAddr>,
+}
+
+/// All registered masternodes. A copy shares the entries with its original.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registry {
-    entries: Vec<Entry>,
-    /// Collateral outpoints, ascending, for look-ups by binary search.
-    locked: Vec<OutPoint>,
+    entries: Vec<Arc<Entry>>,
+    /// Keys that are never registered again, ascending.
+    tombstoned_keys: Arc<BTreeSet<PublicKey>>,
+    index: Arc<Index>,
 }
+
+/// A registry as it is stored: the entries by id, then the tombstoned keys ascending.
+pub type RegistryParts = (Vec<Arc<Entry>>, Vec<PublicKey>);
 
 impl Registry {
     /// The registry of `entries`, in any order. Uniqueness is the genesis' duty.
     #[must_use]
-    pub fn new(mut entries: Vec<Entry>) -> Self {
+    pub fn new(entries: Vec<Entry>) -> Self {
+        Self::from_parts((entries.into_iter().map(Arc::new).collect(), Vec::new()))
+    }
+
+    /// The registry of what [`Registry::parts`] gave.
+    #[must_use]
+    pub fn from_parts((mut entries, tombstoned): RegistryParts) -> Self {
         entries.sort_by_key(|entry| entry.id);
-        let mut locked: Vec<OutPoint> = entries.iter().map(|entry| entry.collateral).collect();
-        locked.sort_unstable();
-        Self { entries, locked }
+        let tombstoned_keys = Arc::new(tombstoned.into_iter().collect());
+        let mut registry = Self { entries, tombstoned_keys, index: Arc::default() };
+        registry.reindex();
+        registry
+    }
+
+    /// What is stored and hashed of it.
+    #[must_use]
+    pub fn parts(&self) -> RegistryParts {
+        (self.entries.clone(), self.tombstoned_keys.iter().copied().collect())
     }
 
     /// The entries ordered by id.
-    #[must_use]
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
+        self.entries.iter().map(Arc::as_ref)
     }
 
     /// The entry with this id.
     #[must_use]
     pub fn entry(&self, id: MasternodeId) -> Option<&Entry> {
-        let position = self.entries.binary_search_by_key(&id, |entry| entry.id).ok()?;
-        self.entries.get(position)
+        self.position(id).and_then(|position| self.entries.get(position)).map(Arc::as_ref)
+    }
+
+    fn position(&self, id: MasternodeId) -> Option<usize> {
+        self.entries.binary_search_by_key(&id, |entry| entry.id).ok()
+    }
+
+    /// The entry that votes with `key`. Cost: a pass over all entries.
+    #[must_use]
+    pub fn voting_with(&self, key: &PublicKey) -> Option<&Entry> {
+        self.entries().find(|entry| entry.vote_key == *key)
+    }
+
+    /// Number of active entries.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.entries().filter(|entry| entry.status == MasternodeStatus::Active).count()
     }
 
     /// Whether an output is collateral and therefore not spendable by payments.
     #[must_use]
     pub fn is_locked(&self, outpoint: &OutPoint) -> bool {
-        self.locked.binary_search(outpoint).is_ok()
+        self.index.locked.contains(outpoint)
     }
 
-    /// The committee of the next height.
+    /// Whether a key is or was the vote key of an entry, or is tombstoned.
+    #[must_use]
+    pub fn knows_key(&self, key: &PublicKey) -> bool {
+        self.index.keys.contains(key) || self.tombstoned_keys.contains(key)
+    }
+
+    /// Whether a name is taken.
+    #[must_use]
+    pub fn knows_name(&self, name: &str) -> bool {
+        self.index.names.contains(name)
+    }
+
+    /// Whether an entry that votes, or may again, is reached at `endpoint`.
+    #[must_use]
+    pub fn knows_endpoint(&self, endpoint: &SocketAddr) -> bool {
+        self.index.endpoints.contains(endpoint)
+    }
+
+    /// The committee of the next height: up to [`COMMITTEE_MAX`] active entries, greatest weight
+    /// first, then smallest id. When fewer than [`COMMITTEE_MIN`] are active, jailed and tombstoned
+    /// ones fill it up to that number in the same order: a committee of two would be no committee.
     #[must_use]
     pub fn committee(&self) -> Committee {
+        let heaviest = |belongs: fn(&Entry) -> bool| -> Vec<&Entry> {
+            let mut found: Vec<&Entry> = self.entries().filter(|entry| belongs(entry)).collect();
+            found.sort_by_key(|entry| (Reverse(entry.tier.weight()), entry.id));
+            found
+        };
+        let mut chosen = heaviest(|entry| entry.status == MasternodeStatus::Active);
+        chosen.truncate(COMMITTEE_MAX);
+        if chosen.len() < COMMITTEE_MIN {
+            let others = heaviest(|entry| {
+                matches!(entry.status, MasternodeStatus::Jailed | MasternodeStatus::Tombstoned { .. })
+            });
+            chosen.extend(others.into_iter().take(COMMITTEE_MIN - chosen.len()));
+        }
         let member = |entry: &Entry| Member {
             id: entry.id,
             vote_key: entry.vote_key,
@@ -94,13 +256,52 @@ impl Registry {
             payout: entry.payout,
             name: entry.name.clone(),
         };
-        Committee::new(self.entries.iter().map(member).collect())
+        Committee::new(chosen.into_iter().map(member).collect())
     }
 
-    /// `registry_root` of the header. The kind byte keeps it apart from entry ids, which share the domain.
+    /// `registry_root` of the header. The kind byte keeps it apart from entry ids, which share the
+    /// domain. Cost: hashing some 300 bytes an entry, and its window.
     #[must_use]
     pub fn root(&self) -> Hash {
-        hash(Domain::REGISTRY, &[&[0xff; 8], &encode(&self.entries)])
+        hash(Domain::REGISTRY, &[&[0xff; 8], &encode(&self.parts())])
+    }
+
+    // What follows changes a registry; [`Registry::reindex`] ends a change of identities.
+
+    /// Changes the entry with this id, if there is one.
+    pub(super) fn change(&mut self, id: MasternodeId, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.position(id).and_then(|position| self.entries.get_mut(position)) {
+            change(Arc::make_mut(entry));
+        }
+    }
+
+    /// Adds an entry, whose id is new.
+    pub(super) fn insert(&mut self, entry: Entry) {
+        if let Err(position) = self.entries.binary_search_by_key(&entry.id, |known| known.id) {
+            self.entries.insert(position, Arc::new(entry));
+        }
+    }
+
+    /// Drops all entries that are not to stay.
+    pub(super) fn retain(&mut self, stays: impl Fn(&Entry) -> bool) {
+        self.entries.retain(|entry| stays(entry));
+    }
+
+    /// Bars keys for good.
+    pub(super) fn tombstone(&mut self, keys: impl IntoIterator<Item = PublicKey>) {
+        Arc::make_mut(&mut self.tombstoned_keys).extend(keys);
+    }
+
+    /// Makes the look-ups fit the entries again.
+    pub(super) fn reindex(&mut self) {
+        let bonded = self.entries().filter(|entry| entry.status.is_bonded());
+        let index = Index {
+            locked: self.entries().map(|entry| entry.collateral).collect(),
+            keys: self.entries().flat_map(Entry::keys).collect(),
+            names: self.entries().map(|entry| entry.name.clone()).collect(),
+            endpoints: bonded.filter_map(|entry| entry.endpoint).collect(),
+        };
+        self.index = Arc::new(index);
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! All calls block; they belong on a thread of their own. Absent: votes, which are the journal's.
 
+mod batches;
 pub mod containment;
 pub mod folder;
 mod records;
@@ -15,24 +16,28 @@ mod records;
 mod tests;
 
 use crate::ledger::Ledger;
-use crate::ledger::apply::{BlockDiff, BlockWrite, State};
+use crate::ledger::apply::{BlockWrite, State};
 use crate::ledger::genesis::Genesis;
+use crate::ledger::registry::Registry;
 use crate::ledger::set_hash::SetHash;
+use crate::ledger::store::batches::Batches;
 use crate::ledger::store::containment::{contain_panics, contained};
 use crate::ledger::store::folder::{StoreError, read_marker, sync_blobs, sync_folder, write_marker};
 use crate::ledger::store::records::{
-    BlockRecord, CHUNK_BYTES, FORMAT, Stream, TipRecord, chunk_key, outpoint_key, parse_place, parse_utxo,
-    place_key, place_value, seal, unseal, utxo_value,
+    BlockRecord, CHUNK_BYTES, FORMAT, REGISTRY_PLACE, RegistryRecord, Stream, TIP_KEY, TipRecord, chunk_key,
+    parse_place, parse_utxo, place_key, seal, stream_of, unseal,
 };
 use crate::primitives::amount::Amount;
-use crate::primitives::block::{Block, Header, Outline};
+use crate::primitives::block::{Header, Outline};
 use crate::primitives::certificate::Qc;
+use crate::primitives::committee::Committee;
 use crate::primitives::encoding::{decode_stored, encode};
 use crate::primitives::hash::{ChainId, Hash, Txid};
 use crate::primitives::transaction::{OutPoint, Transaction, Utxo};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// One block is written at a time in a process. Until a write ends sled frees nothing of what it
@@ -40,8 +45,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// commit at the same moment.
 static WRITING: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 
-/// Key of the tip in the meta tree; its value is sealed.
-const TIP_KEY: &[u8] = b"tip";
 /// Key of the chain id in the meta tree; its value is sealed.
 const CHAIN_KEY: &[u8] = b"chain";
 
@@ -149,14 +152,8 @@ impl Store {
 
     /// Writes the genesis state, then the marker: a crash between the two is repaired at the next start.
     fn found(&self, chain: ChainId) -> Result<(), StoreError> {
-        let state = self.genesis.state();
-        let mut batches = Batches::default();
-        for (outpoint, utxo) in self.genesis.utxos() {
-            batches.utxos.insert(outpoint_key(&outpoint).as_slice(), utxo_value(&outpoint, &utxo).as_slice());
-        }
+        let mut batches = Batches::of_genesis(self.genesis.state(), &self.genesis.utxos());
         batches.meta.insert(CHAIN_KEY, seal(CHAIN_KEY, &encode(&(chain, FORMAT))));
-        let record = BlockRecord { header: state.header, last_commit: None, commit: None, transactions: 0 };
-        batches.record(&record);
         self.write(&batches)?;
         sync_folder(&self.dir)?;
         write_marker(&self.dir, chain)
@@ -195,11 +192,13 @@ impl Store {
             .ok_or_else(|| {
                 StoreError::corrupt(&self.dir, format!("block {} is not the recorded tip", tip.height))
             })?;
-        let start = self.genesis.state();
         let header = record.header;
-        let same = header.registry_root == start.header.registry_root
-            && header.next_committee_root == start.header.next_committee_root
-            && header.params_root == start.header.params_root;
+        let (registry, committee) = self.registry()?;
+        let next_committee = registry.committee();
+        let same = header.registry_root == registry.root()
+            && header.committee_root == committee.root()
+            && header.next_committee_root == next_committee.root()
+            && header.params_root == self.genesis.params.root();
         if !same {
             return Err(StoreError::corrupt(
                 &self.dir,
@@ -208,12 +207,15 @@ impl Store {
         }
         let (utxos, set_hash) = self.call(|trees| read_utxos(&self.dir, &trees.utxos))?;
         let state = State {
+            chain: self.genesis.chain_id(),
             block: tip.block,
             commit: record.commit,
             set_hash,
+            registry: Arc::new(registry),
+            committee: Arc::new(committee),
+            next_committee: Arc::new(next_committee),
             transactions: record.transactions,
             header,
-            ..start
         };
         check_sums(&self.dir, &state, &utxos)?;
         Ok(Ledger::from_parts(&self.genesis, state, utxos))
@@ -240,7 +242,10 @@ impl Store {
             return Err(StoreError::NotNext { height, stored, reason });
         }
         let _one_at_a_time = WRITING.lock();
-        self.write(&Batches::of_block(&write.block, &write.qc, &write.diff))?;
+        let registry = chunk_key(REGISTRY_PLACE, Stream::Registry, 0);
+        let chunks = self.call(|trees| Ok(trees.chunks.scan_prefix(stream_of(&registry)).keys().count()))?;
+        let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
+        self.write(&Batches::of_block(&write.block, &write.qc, &write.diff, chunks))?;
         self.height.store(height, Ordering::Release);
         Ok(())
     }
@@ -349,22 +354,38 @@ impl Store {
     }
 
     fn record(&self, height: u64) -> Result<Option<BlockRecord>, StoreError> {
-        let bytes = self.call(|trees| {
-            let mut bytes = Vec::new();
-            let prefix = chunk_key(height, Stream::Record, 0);
-            let prefix = prefix.get(..9).unwrap_or(&prefix);
-            for (entry, number) in trees.chunks.scan_prefix(prefix).zip(0u32..) {
-                let (key, sealed) = entry?;
-                let expected = chunk_key(height, Stream::Record, number);
-                let payload = unseal(&key, &sealed).filter(|_| *key == expected);
-                bytes.extend_from_slice(payload.ok_or_else(|| damaged_block(&self.dir, height))?);
-            }
-            Ok(bytes)
-        })?;
+        let bytes = self.whole(height, Stream::Record, || damaged_block(&self.dir, height))?;
         if bytes.is_empty() {
             return Ok(None);
         }
         decode_stored(&bytes).map(Some).map_err(|_| damaged_block(&self.dir, height))
+    }
+
+    /// The masternodes after the last block, and the committee of that block.
+    fn registry(&self) -> Result<(Registry, Committee), StoreError> {
+        let damaged = || StoreError::corrupt(&self.dir, "the registry is incomplete or fails its checksum");
+        let bytes = self.whole(REGISTRY_PLACE, Stream::Registry, damaged)?;
+        let record: RegistryRecord = decode_stored(&bytes).map_err(|_| damaged())?;
+        Ok((Registry::from_parts(record.parts), Committee::new(record.committee)))
+    }
+
+    /// All bytes of a stream whose length is not kept; empty if there is none.
+    fn whole(
+        &self,
+        height: u64,
+        stream: Stream,
+        damaged: impl Fn() -> StoreError,
+    ) -> Result<Vec<u8>, StoreError> {
+        self.call(|trees| {
+            let mut bytes = Vec::new();
+            let first = chunk_key(height, stream, 0);
+            for (entry, number) in trees.chunks.scan_prefix(stream_of(&first)).zip(0u32..) {
+                let (key, sealed) = entry?;
+                let payload = unseal(&key, &sealed).filter(|_| *key == chunk_key(height, stream, number));
+                bytes.extend_from_slice(payload.ok_or_else(&damaged)?);
+            }
+            Ok(bytes)
+        })
     }
 
     /// Bytes `from..to` of a stream.
@@ -539,60 +560,4 @@ fn check_sums(dir: &Path, state: &State, utxos: &[(OutPoint, Utxo)]) -> Result<(
 
 fn damaged_block(dir: &Path, height: u64) -> StoreError {
     StoreError::corrupt(dir, format!("block {height} is incomplete or fails its checksum"))
-}
-
-/// All changes of one block, tree by tree.
-#[derive(Default)]
-struct Batches {
-    meta: sled::Batch,
-    utxos: sled::Batch,
-    chunks: sled::Batch,
-    places: sled::Batch,
-}
-
-impl Batches {
-    fn of_block(block: &Block, qc: &Qc, diff: &BlockDiff) -> Self {
-        let mut batches = Self::default();
-        let height = diff.header.height;
-        batches.record(&BlockRecord {
-            header: diff.header.clone(),
-            last_commit: block.last_commit.clone(),
-            commit: Some(qc.clone()),
-            transactions: diff.transactions,
-        });
-        let (mut ids, mut ends, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
-        for (transaction, index) in block.transactions.iter().zip(0u32..) {
-            ids.extend_from_slice(transaction.id().bytes());
-            bodies.extend_from_slice(&encode(transaction.body()));
-            // A body has at most 32 MiB, so its length fits.
-            ends.extend_from_slice(&u32::try_from(bodies.len()).unwrap_or(u32::MAX).to_le_bytes());
-            batches
-                .places
-                .insert(place_key(&transaction.id()).as_slice(), place_value(height, index).as_slice());
-        }
-        batches.stream(height, Stream::Ids, &ids);
-        batches.stream(height, Stream::Ends, &ends);
-        batches.stream(height, Stream::Bodies, &bodies);
-        for (outpoint, _) in &diff.spent {
-            batches.utxos.remove(outpoint_key(outpoint).as_slice());
-        }
-        for (outpoint, utxo) in &diff.created {
-            batches.utxos.insert(outpoint_key(outpoint).as_slice(), utxo_value(outpoint, utxo).as_slice());
-        }
-        batches
-    }
-
-    /// The record of a block, and that it is the last one.
-    fn record(&mut self, record: &BlockRecord) {
-        let (height, block) = (record.header.height, record.header.id());
-        self.stream(height, Stream::Record, &encode(record));
-        self.meta.insert(TIP_KEY, seal(TIP_KEY, &encode(&TipRecord { height, block })));
-    }
-
-    fn stream(&mut self, height: u64, stream: Stream, bytes: &[u8]) {
-        for (chunk, number) in bytes.chunks(CHUNK_BYTES).zip(0u32..) {
-            let key = chunk_key(height, stream, number);
-            self.chunks.insert(&key, seal(&key, chunk));
-        }
-    }
 }

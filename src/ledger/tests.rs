@@ -4,13 +4,13 @@
 use crate::ledger::Ledger;
 use crate::ledger::apply::{BlockDiff, BlockError, Contents, outcome, valid_block};
 use crate::ledger::genesis::{Allocation, Founder, Genesis};
-use crate::ledger::validate::{BodyError, Rules, check_body, check_payment};
+use crate::ledger::validate::{BodyError, Rules, check_body, check_transaction};
 use crate::primitives::amount::Amount;
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
 use crate::primitives::chain::NetworkKind;
 use crate::primitives::hash::{ChainId, KeyHash, MasternodeId, Txid, era_tag};
-use crate::primitives::keys::SecretKey;
+use crate::primitives::keys::{PublicKey, SecretKey};
 use crate::primitives::params::Params;
 use crate::primitives::rejection::Rejection;
 use crate::primitives::tier::Tier;
@@ -18,6 +18,8 @@ use crate::primitives::transaction::{
     OutPoint, SealedTransaction, SharedTransaction, Transaction, TransactionKind, TxInput, TxOutput, Utxo,
 };
 use crate::primitives::vote::{Step, vote_digest};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 pub fn units(units: u64) -> Amount {
     Amount::from_units(units).unwrap()
@@ -27,7 +29,7 @@ pub fn key(seed: u8) -> SecretKey {
     SecretKey::from_seed(&[seed; 32])
 }
 
-fn founder(seed: u8) -> Founder {
+pub fn founder(seed: u8) -> Founder {
     let hash = key(seed).public().key_hash();
     let name = format!("node-{seed}");
     Founder { name, vote_key: key(seed).public(), tier: Tier::Bronze, owner: hash, payout: hash }
@@ -79,16 +81,36 @@ pub fn sealed(input: &(OutPoint, Utxo), fee: u64, salt: u8) -> SharedTransaction
     SealedTransaction::new(pay(input.0, input.1.value, fee, salt))
 }
 
-/// A commit certificate of the ledger's tip by all four masternodes.
+/// The number of the [`key`] with this public half.
+fn seed_of(public: &PublicKey) -> u8 {
+    static SEEDS: LazyLock<BTreeMap<PublicKey, u8>> =
+        LazyLock::new(|| (0..=255).map(|seed| (key(seed).public(), seed)).collect());
+    SEEDS[public]
+}
+
+/// A commit certificate of a block on the ledger's tip by its whole committee.
 pub fn commit_of(chain: ChainId, header: &crate::primitives::block::Header, ledger: &Ledger) -> Qc {
+    commit_without(chain, header, ledger, &[])
+}
+
+/// As [`commit_of`], but without the votes of these keys.
+pub fn commit_without(
+    chain: ChainId,
+    header: &crate::primitives::block::Header,
+    ledger: &Ledger,
+    absent: &[u8],
+) -> Qc {
     let tag = era_tag(chain, header.height, header.previous);
     let digest = vote_digest(tag, 0, Step::Precommit, Some(header.id()));
     let committee = &ledger.tip().next_committee;
-    let sign = |seed: u8| {
-        let voter = committee.index_of(&key(seed).public()).unwrap();
-        (voter, key(seed).sign(&digest))
-    };
-    Qc::new(0, Step::Precommit, header.id(), (1..=4).map(sign).collect())
+    let signers = committee
+        .indices()
+        .zip(committee.members())
+        .map(|(voter, member)| (voter, seed_of(&member.vote_key)));
+    let votes = signers
+        .filter(|(_, seed)| !absent.contains(seed))
+        .map(|(voter, seed)| (voter, key(seed).sign(&digest)));
+    Qc::new(0, Step::Precommit, header.id(), votes.collect())
 }
 
 pub fn proposer(ledger: &Ledger) -> MasternodeId {
@@ -115,8 +137,17 @@ pub fn next_block(
 
 /// Builds and applies the next block.
 pub fn extend(ledger: &Ledger, transactions: Vec<SharedTransaction>) -> (Block, Qc, BlockDiff) {
+    extend_without(ledger, transactions, &[])
+}
+
+/// As [`extend`], but these keys do not sign the block.
+pub fn extend_without(
+    ledger: &Ledger,
+    transactions: Vec<SharedTransaction>,
+    absent: &[u8],
+) -> (Block, Qc, BlockDiff) {
     let (block, diff) = next_block(ledger, transactions).unwrap();
-    let qc = commit_of(ledger.chain(), &block.header, ledger);
+    let qc = commit_without(ledger.chain(), &block.header, ledger, absent);
     ledger.apply(&diff, qc.clone()).unwrap();
     (block, qc, diff)
 }
@@ -125,7 +156,7 @@ fn check(genesis: &Genesis, transaction: Transaction) -> Result<Amount, Rejectio
     let ledger = Ledger::in_memory(genesis);
     let tip = ledger.tip();
     let rules = Rules { params: &genesis.params, height: 1, registry: &tip.registry };
-    check_payment(&rules, &SealedTransaction::new(transaction), &|outpoint| ledger.utxo(outpoint))
+    check_transaction(&rules, &SealedTransaction::new(transaction), &|outpoint| ledger.utxo(outpoint))
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! What makes a transaction, and the transactions of a block together, valid (protocol §1, §5). Pure.
 //!
-//! Joint validity: a payment is checked against the state after the previous block, its own inputs
-//! and the consensus parameters alone, never against other transactions of the era. So payments that
-//! are valid singly and spend no outpoint twice are valid together.
+//! Joint validity: a transaction is checked against the state after the previous block, its own inputs
+//! and the consensus parameters alone, never against other transactions of the era. So transactions
+//! that are valid singly and claim nothing twice are valid together. In-block parents are payments
+//! only: what a special transaction makes can be spent from the next block on.
 //!
 //! Absent: signatures, which are verified in batches before anything gets here, and pool policy,
 //! which never enters validity. In-block cycles need no check: an id commits to the ids of the
 //! transactions whose outputs it spends, so a cycle would be a collision of the hash.
 
 use crate::ledger::registry::Registry;
+use crate::ledger::specials::{check_special, stateless_special_ok};
 use crate::primitives::amount::Amount;
 use crate::primitives::hash::Txid;
 use crate::primitives::params::Params;
@@ -16,7 +18,6 @@ use crate::primitives::rejection::Rejection;
 use crate::primitives::transaction::{
     OutPoint, SealedTransaction, SharedTransaction, TRANSACTION_VERSION, TransactionKind, Utxo,
 };
-use std::sync::Arc;
 
 /// What transactions of one block are checked against, besides the outputs.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +26,8 @@ pub struct Rules<'a> {
     pub params: &'a Params,
     /// Height of the block.
     pub height: u64,
-    /// Registry after the block before; its collateral cannot be spent.
+    /// Registry after the block before: its collateral cannot be spent, and special transactions are
+    /// judged by it.
     pub registry: &'a Registry,
 }
 
@@ -38,14 +40,29 @@ pub fn stateless_ok(params: &Params, transaction: &SealedTransaction) -> Result<
     if body.version != TRANSACTION_VERSION {
         return Err(Rejection::UnknownVersion { found: body.version, known: TRANSACTION_VERSION });
     }
-    if transaction.size() > params.transaction_bytes_max {
-        return Err(Rejection::Oversized { size: transaction.size(), max: params.transaction_bytes_max });
+    let max = match body.kind {
+        TransactionKind::Evidence => params.evidence_bytes_max(),
+        _ => params.transaction_bytes_max,
+    };
+    if transaction.size() > max {
+        return Err(Rejection::Oversized { size: transaction.size(), max });
     }
-    match body.kind {
-        TransactionKind::Payment if body.payload.is_empty() => {}
-        // Nothing but payments can be in a block yet.
-        _ => return Err(Rejection::UnexpectedPayload { bytes: body.payload.len() }),
+    if let Some(special) = transaction.special().map_err(Clone::clone)? {
+        stateless_special_ok(transaction, special)?;
+    } else if !body.payload.is_empty() {
+        return Err(Rejection::UnexpectedPayload { bytes: body.payload.len() });
     }
+    if moves_money(body.kind) { check_money(params, transaction) } else { Ok(()) }
+}
+
+/// Whether transactions of a kind have inputs, outputs and a fee.
+const fn moves_money(kind: TransactionKind) -> bool {
+    matches!(kind, TransactionKind::Payment | TransactionKind::Register)
+}
+
+/// The form of inputs and outputs.
+fn check_money(params: &Params, transaction: &SealedTransaction) -> Result<(), Rejection> {
+    let body = transaction.body();
     if body.inputs.is_empty() {
         return Err(Rejection::NoInputs);
     }
@@ -84,12 +101,12 @@ fn first_duplicate(mut outpoints: Vec<OutPoint>) -> Option<OutPoint> {
     })
 }
 
-/// Checks everything about a payment but its signatures, with inputs found by `resolve`, and returns
-/// its fee.
+/// Checks everything about a transaction but its signatures, with inputs found by `resolve`, and
+/// returns its fee, which is zero for kinds that move no money.
 ///
 /// # Errors
 /// The [`Rejection`] of the first fault.
-pub fn check_payment(
+pub fn check_transaction(
     rules: &Rules<'_>,
     transaction: &SealedTransaction,
     resolve: &dyn Fn(&OutPoint) -> Option<Utxo>,
@@ -103,6 +120,17 @@ pub fn check_payment(
     if body.expiry > latest {
         return Err(Rejection::ExpiryTooFar { expiry: body.expiry, max: latest });
     }
+    check_special(rules.registry, rules.params, rules.height, transaction)?;
+    if moves_money(body.kind) { check_fee(rules, transaction, resolve) } else { Ok(Amount::ZERO) }
+}
+
+/// Keys and values of inputs and outputs; returns the fee.
+fn check_fee(
+    rules: &Rules<'_>,
+    transaction: &SealedTransaction,
+    resolve: &dyn Fn(&OutPoint) -> Option<Utxo>,
+) -> Result<Amount, Rejection> {
+    let body = transaction.body();
     let mut gathered = Amount::ZERO;
     for (input, index) in body.inputs.iter().zip(0u32..) {
         let outpoint = input.outpoint;
@@ -139,11 +167,13 @@ pub enum BodyError {
     Transaction { txid: Txid, reason: Rejection },
     #[error("output {outpoint} is spent twice in the block")]
     DoubleSpend { outpoint: OutPoint },
+    #[error("special transactions {first} and {second} exclude each other")]
+    Excluded { first: Txid, second: Txid },
     #[error("the fees add up to more money than can exist")]
     FeeOverflow,
 }
 
-/// What the transactions of a valid body do to the set of unspent outputs. Outputs made and spent
+/// What the transactions of a valid body do, by inputs and outputs, to the set of unspent outputs. Outputs made and spent
 /// within the block appear in neither list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyEffect {
@@ -158,8 +188,8 @@ pub struct BodyEffect {
 }
 
 /// Checks the transactions of a block together: strictly ascending by id, within the size bounds,
-/// each valid on the state that `utxo` reads or on outputs made in this block (at any place: a child
-/// may sort before its parent), no output spent twice.
+/// each valid on the state that `utxo` reads or on outputs of payments of this block (at any place: a
+/// child may sort before its parent), nothing claimed twice.
 ///
 /// # Errors
 /// [`BodyError`] naming the first fault.
@@ -172,6 +202,9 @@ pub fn check_body(
     let bytes = check_form(rules.params, &ids, transactions)?;
     let made_here = |outpoint: &OutPoint| {
         let parent = transactions.get(ids.binary_search(&outpoint.txid).ok()?)?;
+        if parent.is_special() {
+            return None;
+        }
         let output = parent.body().outputs.get(usize::try_from(outpoint.index).ok()?)?;
         Some(Utxo { value: output.value, key_hash: output.key_hash, height: rules.height })
     };
@@ -179,7 +212,7 @@ pub fn check_body(
     let mut fees = Amount::ZERO;
     let mut inputs = Vec::with_capacity(transactions.len());
     for transaction in transactions {
-        let fee = check_payment(rules, transaction, &resolve)
+        let fee = check_transaction(rules, transaction, &resolve)
             .map_err(|reason| BodyError::Transaction { txid: transaction.id(), reason })?;
         fees = fees.checked_add(fee).ok_or(BodyError::FeeOverflow)?;
         inputs.extend(transaction.spends());
@@ -188,6 +221,7 @@ pub fn check_body(
     if let Some(outpoint) = first_duplicate(inputs.clone()) {
         return Err(BodyError::DoubleSpend { outpoint });
     }
+    check_locks(transactions)?;
     let outside = |outpoint: &OutPoint| {
         if ids.binary_search(&outpoint.txid).is_ok() { None } else { utxo(outpoint) }
     };
@@ -198,6 +232,24 @@ pub fn check_body(
         .filter(|(outpoint, _)| inputs.binary_search(outpoint).is_err())
         .collect();
     Ok(BodyEffect { bytes, fees, spent, created })
+}
+
+/// No two special transactions claim the same thing.
+fn check_locks(transactions: &[SharedTransaction]) -> Result<(), BodyError> {
+    let claims = |transaction: &SharedTransaction| {
+        let txid = transaction.id();
+        transaction.lock_keys().iter().map(move |key| (*key, txid)).collect::<Vec<_>>()
+    };
+    let mut locks: Vec<(OutPoint, Txid)> = transactions.iter().flat_map(claims).collect();
+    locks.sort_unstable();
+    let twice = locks.windows(2).find_map(|pair| match pair {
+        [(one, first), (other, second)] if one == other && first != second => Some((*first, *second)),
+        _ => None,
+    });
+    match twice {
+        Some((first, second)) => Err(BodyError::Excluded { first, second }),
+        None => Ok(()),
+    }
 }
 
 /// Order and size bounds; returns the encoded bytes.
@@ -213,8 +265,7 @@ fn check_form(params: &Params, ids: &[Txid], transactions: &[SharedTransaction])
     if bytes > params.block_bytes_max {
         return Err(BodyError::TooManyBytes { bytes, max: params.block_bytes_max });
     }
-    let count = |transaction: &Arc<SealedTransaction>| transaction.body().inputs.len() as u64;
-    let signatures = transactions.iter().map(count).sum();
+    let signatures = transactions.iter().map(|transaction| transaction.signature_count()).sum();
     if signatures > params.block_signatures_max {
         return Err(BodyError::TooManySignatures { signatures, max: params.block_signatures_max });
     }

@@ -5,15 +5,18 @@
 //! built or validated, and kept by block id until its commit. Absent: disk; a node takes what has to
 //! be stored from the [`WriteQueue`].
 
-use crate::consensus::host::{BlockFault, Host, Tip};
+use crate::consensus::host::{BlockFault, Host, Registered, Tip};
 use crate::ledger::Ledger;
 use crate::ledger::apply::{BlockDiff, BlockError, BlockWrite, Contents, State, outcome, valid_block};
-use crate::ledger::validate::{Rules, check_payment};
+use crate::ledger::registry::Entry;
+use crate::ledger::specials::check_special;
+use crate::ledger::validate::{Rules, check_transaction};
 use crate::pool::Pool;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{Block, last_commit_root, tx_root};
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::{BlockId, ChainId, MasternodeId, Txid};
+use crate::primitives::keys::PublicKey;
 use crate::primitives::params::Params;
 use crate::primitives::rejection::Rejection;
 use crate::primitives::transaction::{OutPoint, SealedTransaction, SharedTransaction, TxStatus, Utxo};
@@ -108,6 +111,18 @@ impl ChainHost {
         }
     }
 
+    /// Drops special transactions that the registry forbids now: theirs is a change already made, a
+    /// name taken, a masternode gone.
+    fn drop_outdated_specials(&self) {
+        let tip = self.ledger.tip();
+        for transaction in self.pool.specials() {
+            let next = tip.header.height + 1;
+            if let Err(reason) = check_special(&tip.registry, self.ledger.params(), next, &transaction) {
+                self.pool.reject(&transaction.id(), &reason, self.latest_us);
+            }
+        }
+    }
+
     /// The kept effect of a block on the present tip.
     fn kept(&self, block: BlockId, tip: &State) -> Option<Arc<BlockDiff>> {
         let outcomes = self.outcomes.lock();
@@ -134,6 +149,20 @@ impl ChainHost {
 
 fn fault(error: BlockError) -> BlockFault {
     BlockFault(error.to_string())
+}
+
+fn registered(entry: &Entry) -> Registered {
+    Registered {
+        id: entry.id,
+        name: entry.name.clone(),
+        vote_key: entry.vote_key,
+        former_keys: entry.former_keys.iter().map(|former| former.key).collect(),
+        status: entry.status,
+        sequence: entry.sequence,
+        resumed: entry.resumed.map(|last| (last.height, last.nonce)),
+        collateral: entry.collateral,
+        weight: entry.tier.weight(),
+    }
 }
 
 impl Host for ChainHost {
@@ -163,33 +192,22 @@ impl Host for ChainHost {
         self.ledger.utxo(outpoint)
     }
 
-    fn masternode_of(
-        &self,
-        vote_key: &crate::primitives::keys::PublicKey,
-    ) -> Option<crate::consensus::host::Registered> {
-        let registry = self.ledger.tip().registry.clone();
-        let entry = registry.entries().iter().find(|entry| entry.vote_key == *vote_key)?;
-        Some(crate::consensus::host::Registered {
-            id: entry.id,
-            name: entry.name.clone(),
-            vote_key: entry.vote_key,
-            former_keys: Vec::new(),
-            status: crate::primitives::masternode::MasternodeStatus::Active,
-            sequence: 0,
-            resumed: None,
-            collateral: entry.collateral,
-            weight: entry.tier.weight(),
-        })
+    fn registered(&self, id: &MasternodeId) -> Option<Registered> {
+        self.ledger.tip().registry.entry(*id).map(registered)
     }
 
-    fn check_payment(
+    fn masternode_of(&self, vote_key: &PublicKey) -> Option<Registered> {
+        self.ledger.tip().registry.voting_with(vote_key).map(registered)
+    }
+
+    fn check_transaction(
         &self,
         transaction: &SealedTransaction,
         resolve: &dyn Fn(&OutPoint) -> Option<Utxo>,
     ) -> Result<Amount, Rejection> {
         let tip = self.ledger.tip();
         let (params, height) = (self.ledger.params(), tip.header.height + 1);
-        check_payment(&Rules { params, height, registry: &tip.registry }, transaction, resolve)
+        check_transaction(&Rules { params, height, registry: &tip.registry }, transaction, resolve)
     }
 
     fn build(
@@ -221,6 +239,7 @@ impl Host for ChainHost {
         }
         self.ledger.apply(&diff, qc.clone()).map_err(|error| BlockFault(error.to_string()))?;
         self.pool.remove_for_block(block, block.header.height, self.latest_us);
+        self.drop_outdated_specials();
         // All other candidates were of this height.
         self.outcomes.lock().clear();
         Ok(())
@@ -276,7 +295,7 @@ mod tests {
     }
 
     fn admit(host: &mut ChainHost, transaction: &SharedTransaction) {
-        let fee = host.check_payment(transaction, &|outpoint| host.utxo(outpoint)).unwrap();
+        let fee = host.check_transaction(transaction, &|outpoint| host.utxo(outpoint)).unwrap();
         host.admit(SharedTransaction::clone(transaction), fee, 7).unwrap();
     }
 

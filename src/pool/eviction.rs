@@ -30,8 +30,11 @@ impl Pool {
             lowest: index.worst().map_or(0, |worst| worst.rate()),
         };
         let fits = |count: usize, bytes: u64| {
-            let left = self.len().saturating_sub(count as u64) < self.limits.transactions_max as u64;
-            left && self.bytes().saturating_sub(bytes) + newcomer.size() <= self.limits.bytes_max
+            // Special transactions have their own space.
+            let payments = self.len().saturating_sub(self.specials_len());
+            let used = self.bytes().saturating_sub(self.special_bytes());
+            let left = payments.saturating_sub(count as u64) < self.limits.transactions_max as u64;
+            left && used.saturating_sub(bytes) + newcomer.size() <= self.limits.bytes_max
         };
         if newcomer.size() > self.limits.bytes_max {
             return Err(full());

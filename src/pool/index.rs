@@ -1,4 +1,4 @@
-//! Orders over the pool: by fee rate, by spent output, by expiry, by arrival; pins; fee histogram.
+//! Orders over the pool: by fee rate, by claim, by spent output, by expiry, by arrival; pins; fee histogram.
 //!
 //! Invariant: every list names exactly the entries of the pool's map. Only ordered collections are
 //! iterated, so equal calls give equal answers. Kept by [`Pool`](crate::pool::Pool) alone.
@@ -37,8 +37,13 @@ impl Rank {
     }
 }
 
+/// Place of a special transaction: evidence first, then by arrival.
+pub type SpecialRank = (bool, u64);
+
 #[derive(Debug, Default)]
 pub struct Index {
+    /// Special transactions, which pay no rate and are never ranked.
+    specials: BTreeMap<SpecialRank, SharedTransaction>,
     ranked: BTreeMap<Rank, SharedTransaction>,
     /// Those of `ranked` that may be evicted.
     evictable: BTreeSet<Rank>,
@@ -46,7 +51,8 @@ pub struct Index {
     pinned: BTreeSet<Rank>,
     orphans: BTreeMap<Txid, SharedTransaction>,
     orphan_arrivals: BTreeMap<u64, Txid>,
-    spenders: HashMap<OutPoint, Vec<Txid>>,
+    /// Ordinary entries by what they claim.
+    claimants: HashMap<OutPoint, Vec<Txid>>,
     /// All entries by the transaction they spend from, with the outpoint, orphans included.
     descent: BTreeSet<(OutPoint, Txid)>,
     expiries: BTreeSet<(u64, Txid)>,
@@ -68,17 +74,25 @@ impl Index {
         if entry.orphan {
             self.orphans.insert(txid, entry.transaction.clone());
             self.orphan_arrivals.insert(entry.arrival, txid);
+        } else if entry.transaction.is_special() {
+            self.specials.insert(entry.special_rank(), entry.transaction.clone());
+            self.add_ordinary(entry);
         } else {
             self.ranked.insert(rank, entry.transaction.clone());
             self.evictable.insert(rank);
-            self.arrivals.insert(entry.arrival, txid);
             *self.histogram.entry(rank.bucket()).or_default() += 1;
-            for outpoint in entry.transaction.spends() {
-                self.spenders.entry(outpoint).or_default().push(txid);
-            }
+            self.add_ordinary(entry);
         }
         self.descent.extend(entry.transaction.spends().map(|outpoint| (outpoint, txid)));
         self.expiries.insert((entry.transaction.body().expiry, txid));
+    }
+
+    fn add_ordinary(&mut self, entry: &Entry) {
+        let txid = entry.transaction.id();
+        self.arrivals.insert(entry.arrival, txid);
+        for claim in entry.transaction.claims() {
+            self.claimants.entry(claim).or_default().push(txid);
+        }
     }
 
     pub fn remove(&mut self, entry: &Entry) {
@@ -86,17 +100,17 @@ impl Index {
         if entry.orphan {
             self.orphans.remove(&txid);
             self.orphan_arrivals.remove(&entry.arrival);
+        } else if entry.transaction.is_special() {
+            self.specials.remove(&entry.special_rank());
+            self.remove_ordinary(entry);
         } else {
             self.ranked.remove(&rank);
             self.evictable.remove(&rank);
             self.pinned.remove(&rank);
-            self.arrivals.remove(&entry.arrival);
             if let Some(count) = self.histogram.get_mut(&rank.bucket()) {
                 *count -= 1;
             }
-            for outpoint in entry.transaction.spends() {
-                self.remove_spender(&outpoint, &txid);
-            }
+            self.remove_ordinary(entry);
         }
         for outpoint in entry.transaction.spends() {
             self.descent.remove(&(outpoint, txid));
@@ -104,18 +118,28 @@ impl Index {
         self.expiries.remove(&(entry.transaction.body().expiry, txid));
     }
 
-    fn remove_spender(&mut self, outpoint: &OutPoint, txid: &Txid) {
-        if let Some(list) = self.spenders.get_mut(outpoint) {
-            list.retain(|spender| spender != txid);
-            if list.is_empty() {
-                self.spenders.remove(outpoint);
+    fn remove_ordinary(&mut self, entry: &Entry) {
+        let txid = entry.transaction.id();
+        self.arrivals.remove(&entry.arrival);
+        for claim in entry.transaction.claims() {
+            if let Some(list) = self.claimants.get_mut(&claim) {
+                list.retain(|claimant| *claimant != txid);
+                if list.is_empty() {
+                    self.claimants.remove(&claim);
+                }
             }
         }
     }
 
-    /// Ordinary spenders in order of arrival.
-    pub fn spenders(&self, outpoint: &OutPoint) -> &[Txid] {
-        self.spenders.get(outpoint).map_or(&[], Vec::as_slice)
+    /// Ordinary entries that claim the same, in order of arrival: spenders of an output, or special
+    /// transactions that exclude each other.
+    pub fn claimants(&self, claim: &OutPoint) -> &[Txid] {
+        self.claimants.get(claim).map_or(&[], Vec::as_slice)
+    }
+
+    /// Special transactions in order.
+    pub fn specials(&self) -> impl DoubleEndedIterator<Item = &SharedTransaction> {
+        self.specials.values()
     }
 
     /// Spenders ascending by id, orphans included.
@@ -137,7 +161,7 @@ impl Index {
     }
 
     pub fn in_order(&self) -> Vec<SharedTransaction> {
-        self.ranked.values().chain(self.orphans.values()).cloned().collect()
+        self.specials.values().chain(self.ranked.values()).chain(self.orphans.values()).cloned().collect()
     }
 
     /// Evictable entries, worst first: lowest rate, then largest id.

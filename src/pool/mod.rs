@@ -4,7 +4,8 @@
 //! for the writer; counts and bytes are atomics. Order, spenders and memory are behind one mutex
 //! ([`index`]) taken by the single writer and, for the length of a copy, by lists for the screen.
 //!
-//! Invariants: an outpoint has at most [`CANDIDATES_MAX`] spenders unless certified ones come on top;
+//! Invariants: nothing is claimed by more than [`CANDIDATES_MAX`] unless certified ones come on top,
+//! evidence and unbondings counted as in [`specials`];
 //! capacity holds at all times except that voted (pinned) transactions are never evicted; the same
 //! calls lead to the same pool, whatever the hash seeds. Absent: validity, which is the ledger's.
 
@@ -12,10 +13,11 @@ mod eviction;
 mod index;
 mod memory;
 mod metrics;
+pub mod specials;
 #[cfg(test)]
 mod tests;
 
-use crate::pool::index::{Index, Rank};
+use crate::pool::index::{Index, Rank, SpecialRank};
 use crate::pool::memory::Memory;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::Block;
@@ -27,7 +29,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Transactions of the pool that may spend one output: the first seen and one rival, so that a
+/// Transactions of the pool that may claim the same: the first seen and one rival, so that a
 /// conflict is known; more would only be a flood (protocol §8).
 pub const CANDIDATES_MAX: usize = 2;
 
@@ -83,6 +85,10 @@ impl Entry {
     fn rank(&self) -> Rank {
         Rank::new(self.transaction.id(), self.fee, self.transaction.size())
     }
+
+    fn special_rank(&self) -> SpecialRank {
+        (!specials::is_evidence(&self.transaction), self.arrival)
+    }
 }
 
 /// Counts that readers take without a lock.
@@ -90,6 +96,9 @@ impl Entry {
 struct Counters {
     transactions: AtomicU64,
     bytes: AtomicU64,
+    /// Those of `transactions` and `bytes` that are special.
+    specials: AtomicU64,
+    special_bytes: AtomicU64,
     orphans: AtomicU64,
     orphan_bytes: AtomicU64,
     added: AtomicU64,
@@ -228,7 +237,7 @@ impl Pool {
     /// Transactions of the pool that spend an output, orphans not counted, in order of arrival.
     #[must_use]
     pub fn spenders(&self, outpoint: &OutPoint) -> Vec<Txid> {
-        self.index.lock().spenders(outpoint).to_vec()
+        self.index.lock().claimants(outpoint).to_vec()
     }
 
     /// Transactions of the pool that spend an output of `txid`, ascending by id, orphans included.
@@ -238,8 +247,8 @@ impl Pool {
         ids.iter().filter_map(|id| self.body(id)).collect()
     }
 
-    /// All transactions, highest fee rate first, ties by ascending id; orphans, whose fee is unknown,
-    /// at the end by ascending id.
+    /// All transactions: special ones, evidence first, then in order of arrival; payments, highest fee
+    /// rate first, ties by ascending id; orphans, whose fee is unknown, at the end by ascending id.
     #[must_use]
     pub fn pending(&self) -> Vec<SharedTransaction> {
         self.index.lock().in_order()
@@ -249,8 +258,9 @@ impl Pool {
     /// Returns the transactions evicted for it.
     ///
     /// # Errors
-    /// [`Rejection::AlreadyKnown`], [`Rejection::Conflict`] as the third spender of an output unless
-    /// the transaction is known to be certified, [`Rejection::PoolFull`]. Nothing changed then.
+    /// [`Rejection::AlreadyKnown`], [`Rejection::Conflict`] as the third to claim something unless
+    /// the transaction is known to be certified, [`Rejection::PoolFull`],
+    /// [`Rejection::TooManySpecials`]. Nothing changed then.
     pub fn insert(
         &self,
         transaction: SharedTransaction,
@@ -264,14 +274,16 @@ impl Pool {
         }
         let mut index = self.index.lock();
         let expected = index.expected.get(&txid).copied();
-        if expected.is_none() {
-            for outpoint in transaction.spends() {
-                if let [first, _, ..] = index.spenders(&outpoint) {
-                    return Err(Rejection::Conflict { outpoint, by: *first });
-                }
-            }
+        if expected.is_none()
+            && let Some(conflict) = self.third_claim(&index, &transaction)
+        {
+            return Err(conflict);
         }
-        let victims = self.make_room(&index, &transaction, fee)?;
+        let victims = if transaction.is_special() {
+            self.make_special_room(&index, &transaction)?
+        } else {
+            self.make_room(&index, &transaction, fee)?
+        };
         if known.is_some() {
             self.take(&mut index, &txid);
         }
@@ -381,9 +393,9 @@ impl Pool {
         }
     }
 
-    /// What a decided block does to the pool: its transactions leave as confirmed, those that
-    /// conflict with it or can no longer be included leave as rejected, with their descendants. Votes
-    /// belong to the era that ended, so the others are pending again and no longer pinned.
+    /// What a decided block does to the pool: its transactions leave as confirmed, those that spend
+    /// what it spends or have expired leave as rejected, with their descendants. Special transactions
+    /// that the new registry forbids are for the caller to [`Pool::reject`]. Votes belong to the era that ended, so the others are pending again and no longer pinned.
     pub fn remove_for_block(&self, block: &Block, height: u64, now_us: u64) -> Removed {
         let mut index = self.index.lock();
         let mut removed = Removed::default();
@@ -454,6 +466,10 @@ impl Pool {
             self.counters.transactions.fetch_add(1, Ordering::Relaxed);
             self.counters.bytes.fetch_add(size, Ordering::Relaxed);
             self.counters.of(entry.status).fetch_add(1, Ordering::Relaxed);
+            if entry.transaction.is_special() {
+                self.counters.specials.fetch_add(1, Ordering::Relaxed);
+                self.counters.special_bytes.fetch_add(size, Ordering::Relaxed);
+            }
         }
         index.add(&entry);
         self.entries.insert(entry.transaction.id(), entry);
@@ -470,6 +486,10 @@ impl Pool {
             self.counters.transactions.fetch_sub(1, Ordering::Relaxed);
             self.counters.bytes.fetch_sub(size, Ordering::Relaxed);
             self.counters.of(entry.status).fetch_sub(1, Ordering::Relaxed);
+            if entry.transaction.is_special() {
+                self.counters.specials.fetch_sub(1, Ordering::Relaxed);
+                self.counters.special_bytes.fetch_sub(size, Ordering::Relaxed);
+            }
         }
         index.remove(&entry);
         Some(entry)

@@ -32,10 +32,33 @@ pub struct Params {
     pub block_reward: Amount,
     /// Blocks between two halvings of the reward; 0 for never.
     pub halving_blocks: u64,
+    /// How long collateral stays locked, and its owner's keys punishable, after a masternode left, in
+    /// milliseconds of block time.
+    pub unbonding_ms: u64,
+    /// How old a header may be to start from or to judge proofs by, in milliseconds; less than
+    /// `unbonding_ms`, so that whoever could sign a false history still has stake at risk.
+    pub trust_ms: u64,
+    /// Share of the collateral that evidence burns, in percent.
+    pub slash_percent: u64,
+    /// Blocks over which the signatures of a masternode are counted.
+    pub jail_window_blocks: u64,
+    /// Least share of those blocks it has to sign, in percent.
+    pub jail_signed_percent: u64,
+    /// Most of the registered weight that is jailed at a time, in percent.
+    pub jail_cap_percent: u64,
+    /// Least number of blocks between two `Resume` of one masternode.
+    pub resume_interval_blocks: u64,
 }
 
-/// Bytes of a block kept free for what is not voted on (protocol §5, `RESERVE`).
+/// Bytes of a block kept free for what is not voted on (protocol §5, `RESERVE`): one of the largest
+/// evidence fits, see [`Params::evidence_bytes_max`].
 pub const BLOCK_RESERVE_BYTES: u64 = 256 << 10;
+
+/// Longest unbonding period: ten years, so that no sum of times overflows.
+const PERIOD_MS_MAX: u64 = 10 * 365 * 24 * 3_600_000;
+
+/// Bytes of evidence besides the two transactions it may hold.
+const EVIDENCE_FRAME_BYTES: u64 = 16 << 10;
 
 /// A set of parameters under which a full era can wedge the chain or nothing can be paid.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +82,13 @@ impl Params {
             NetworkKind::Testnet => (3 * MB, 8 * MB, 1000),
             NetworkKind::Devnet => (6 * MB, 16 * MB, 100),
         };
+        const HOUR_MS: u64 = 3_600_000;
+        const DAY_MS: u64 = 24 * HOUR_MS;
+        let (unbonding_ms, trust_ms, jail_window_blocks, jail_cap_percent) = match network {
+            NetworkKind::Mainnet => (21 * DAY_MS, 7 * DAY_MS, 2000, 10),
+            NetworkKind::Testnet => (3 * DAY_MS, DAY_MS, 1000, 10),
+            NetworkKind::Devnet => (HOUR_MS, HOUR_MS / 3, 50, 20),
+        };
         // The smallest signed transfer has about 200 bytes and one signature.
         let era_signatures = era_bytes / 200;
         Self {
@@ -73,7 +103,20 @@ impl Params {
             dust: Amount::from_units(1000).unwrap_or_default(),
             block_reward: Amount::from_units(UNITS_PER_TIME).unwrap_or_default(),
             halving_blocks: 4_200_000,
+            unbonding_ms,
+            trust_ms,
+            slash_percent: 10,
+            jail_window_blocks,
+            jail_signed_percent: 50,
+            jail_cap_percent,
+            resume_interval_blocks: 100,
         }
+    }
+
+    /// Largest transaction of kind evidence in bytes: it may hold two of the largest payments.
+    #[must_use]
+    pub fn evidence_bytes_max(&self) -> u64 {
+        self.transaction_bytes_max.saturating_mul(2).saturating_add(EVIDENCE_FRAME_BYTES)
     }
 
     /// Checks that a block has room for every certified payment of an era (protocol §5).
@@ -107,6 +150,18 @@ impl Params {
         at_least("transaction_bytes_max", self.transaction_bytes_max, Some(1000), "must be at least 1000")?;
         at_least("expiry_blocks_max", self.expiry_blocks_max, Some(2), "must be at least 2")?;
         at_least("era_signatures", self.era_signatures, Some(64), "must be at least 64")?;
+        at_least(
+            "unbonding_ms",
+            self.unbonding_ms,
+            self.trust_ms.checked_add(1),
+            "must be more than trust_ms, so that stake outlives trust",
+        )?;
+        at_least("trust_ms", self.trust_ms, Some(1), "must be at least 1")?;
+        at_least("jail_window_blocks", self.jail_window_blocks, Some(1), "must be at least 1")?;
+        self.check_most()
+    }
+
+    fn check_most(&self) -> Result<(), ParamsError> {
         let at_most = |name, value: u64, most: u64| {
             if value <= most {
                 Ok(())
@@ -117,6 +172,18 @@ impl Params {
         // The ids of so many of the smallest transactions still fit a frame of 4 MiB.
         at_most("block_bytes_max", self.block_bytes_max, 24 << 20)?;
         at_most("block_signatures_max", self.block_signatures_max, 1_000_000)?;
+        // Evidence of two such transactions fits the reserve of a block.
+        let largest = (BLOCK_RESERVE_BYTES - EVIDENCE_FRAME_BYTES) / 2;
+        at_most("transaction_bytes_max", self.transaction_bytes_max, largest)?;
+        at_most("unbonding_ms", self.unbonding_ms, PERIOD_MS_MAX)?;
+        // What is left of a collateral is never dust.
+        at_most("slash_percent", self.slash_percent, 99)?;
+        // Ten thousand signatures a masternode are 1250 bytes of the registry.
+        at_most("jail_window_blocks", self.jail_window_blocks, 10_000)?;
+        at_most("jail_signed_percent", self.jail_signed_percent, 100)?;
+        // Jailing lifts the share of the faulty; a third jailed would leave no room for them.
+        at_most("jail_cap_percent", self.jail_cap_percent, 33)?;
+        at_most("resume_interval_blocks", self.resume_interval_blocks, 1_000_000)?;
         at_most("fee_per_byte_min", self.fee_per_byte_min, 1_000_000)?;
         at_most("dust", self.dust.units(), UNITS_PER_TIME)?;
         at_most("block_reward", self.block_reward.units(), 1_000_000 * UNITS_PER_TIME)

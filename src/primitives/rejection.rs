@@ -2,8 +2,11 @@
 
 use crate::primitives::amount::Amount;
 use crate::primitives::evidence::NoOffence;
-use crate::primitives::hash::Txid;
+use crate::primitives::hash::{MasternodeId, Txid};
+use crate::primitives::keys::PublicKey;
+use crate::primitives::masternode::MasternodeStatus;
 use crate::primitives::transaction::OutPoint;
+use std::net::SocketAddr;
 
 /// Why a transaction is not accepted. Each kind of fault has its own variant and names the offending
 /// value; [`Rejection::code`] is the stable name for scripts and metrics.
@@ -33,7 +36,7 @@ pub enum Rejection {
     DustOutput { index: u32, value: Amount, dust: Amount },
     #[error("the outputs add up to more money than can exist")]
     OutputOverflow,
-    #[error("signature of input {index} is not valid")]
+    #[error("signature {index} is not valid; those of inputs come first")]
     BadSignature { index: u32 },
     #[error("the key of input {index} is not the one output {outpoint} is locked to")]
     WrongKey { index: u32, outpoint: OutPoint },
@@ -61,6 +64,38 @@ pub enum Rejection {
     Evicted,
     #[error("too many transactions wait for unknown inputs")]
     TooManyOrphans,
+    #[error("the pool holds {max} bytes of registry changes already: try again after the next block")]
+    TooManySpecials { max: u64 },
+    #[error("name of a masternode: {reason}")]
+    BadName { reason: String },
+    #[error("{key} is not a public key")]
+    NotAKey { key: PublicKey },
+    #[error("output {index} is to be the collateral and must hold exactly {expected} TIME")]
+    WrongCollateral { index: u32, expected: Amount },
+    #[error("no masternode {id} is registered")]
+    UnknownMasternode { id: MasternodeId },
+    #[error("change {found} of masternode {id} is not the next one, which is {expected}")]
+    WrongSequence { id: MasternodeId, found: u64, expected: u64 },
+    #[error("the key is not the owner's of masternode {id}")]
+    NotOwner { id: MasternodeId },
+    #[error("the key is not the one masternode {id} votes with")]
+    NotVoteKey { id: MasternodeId },
+    #[error("masternode {id} is {status}, which forbids this")]
+    WrongStatus { id: MasternodeId, status: MasternodeStatus },
+    #[error("vote key {key} is or was the key of a masternode: take a fresh one")]
+    KeyInUse { key: PublicKey },
+    #[error("a masternode is already named {name:?}")]
+    NameInUse { name: String },
+    #[error("another masternode is reached at {endpoint}")]
+    EndpointInUse { endpoint: SocketAddr },
+    #[error(
+        "masternode {id} has {count} former keys that can still be punished, the most: wait until one lapses"
+    )]
+    TooManyFormerKeys { id: MasternodeId, count: usize },
+    #[error("masternode {id} may resume again from height {earliest} on")]
+    ResumeTooSoon { id: MasternodeId, earliest: u64 },
+    #[error("only {rest} other active masternodes would remain, at least {least} have to")]
+    CommitteeTooSmall { rest: usize, least: usize },
 }
 
 impl Rejection {
@@ -93,6 +128,21 @@ impl Rejection {
             Self::PoolFull { .. } => "pool-full",
             Self::Evicted => "evicted",
             Self::TooManyOrphans => "too-many-orphans",
+            Self::TooManySpecials { .. } => "too-many-specials",
+            Self::BadName { .. } => "bad-name",
+            Self::NotAKey { .. } => "not-a-key",
+            Self::WrongCollateral { .. } => "wrong-collateral",
+            Self::UnknownMasternode { .. } => "unknown-masternode",
+            Self::WrongSequence { .. } => "wrong-sequence",
+            Self::NotOwner { .. } => "not-owner",
+            Self::NotVoteKey { .. } => "not-vote-key",
+            Self::WrongStatus { .. } => "wrong-status",
+            Self::KeyInUse { .. } => "key-in-use",
+            Self::NameInUse { .. } => "name-in-use",
+            Self::EndpointInUse { .. } => "endpoint-in-use",
+            Self::TooManyFormerKeys { .. } => "too-many-former-keys",
+            Self::ResumeTooSoon { .. } => "resume-too-soon",
+            Self::CommitteeTooSmall { .. } => "committee-too-small",
         }
     }
 
@@ -111,6 +161,18 @@ impl Rejection {
                 | Self::Expired { .. }
                 | Self::ExpiryTooFar { .. }
                 | Self::LockedCollateral { .. }
+                | Self::TooManySpecials { .. }
+                | Self::UnknownMasternode { .. }
+                | Self::WrongSequence { .. }
+                | Self::NotOwner { .. }
+                | Self::NotVoteKey { .. }
+                | Self::WrongStatus { .. }
+                | Self::KeyInUse { .. }
+                | Self::NameInUse { .. }
+                | Self::EndpointInUse { .. }
+                | Self::TooManyFormerKeys { .. }
+                | Self::ResumeTooSoon { .. }
+                | Self::CommitteeTooSmall { .. }
         )
     }
 }

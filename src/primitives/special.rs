@@ -193,31 +193,53 @@ impl Special {
         })
     }
 
+    /// How many signatures it rests on besides those of inputs.
+    #[must_use]
+    pub fn signature_count(&self) -> u64 {
+        match self {
+            Self::Register(_) | Self::Unbond(_) => 1,
+            Self::Update(update) => 1 + u64::from(update.vote_key.is_some()),
+            Self::Resume(resume) => 1 + u64::from(resume.new_vote_key.is_some()),
+            Self::Evidence(_) => 2,
+        }
+    }
+
+    /// The vote key it brings into the registry.
+    #[must_use]
+    pub fn new_vote_key(&self) -> Option<PublicKey> {
+        match self {
+            Self::Register(registration) => Some(registration.vote_key),
+            Self::Update(update) => update.vote_key.map(|(key, _)| key),
+            Self::Resume(resume) => resume.new_vote_key.map(|(key, _)| key),
+            Self::Unbond(_) | Self::Evidence(_) => None,
+        }
+    }
+
     /// What no other transaction of the same block may claim, as outpoints that no transaction can
     /// make: the masternode it changes, a new vote key, name and endpoint, and, so that a committee
     /// shrinks by one owner a block at most, the one unbonding of the block.
     #[must_use]
     pub fn lock_keys(&self) -> Vec<OutPoint> {
         let mut keys: Vec<OutPoint> = self.validator().iter().map(|id| lock_key(b'i', id.bytes())).collect();
+        keys.extend(self.new_vote_key().iter().map(|key| lock_key(b'k', &key.0)));
         let endpoint = |endpoint: &SocketAddr| lock_key(b'e', &encode(endpoint));
         match self {
             Self::Register(registration) => {
-                keys.push(lock_key(b'k', &registration.vote_key.0));
                 keys.push(lock_key(b'n', registration.name.as_bytes()));
                 keys.extend(registration.endpoint.iter().map(endpoint));
             }
-            Self::Update(update) => {
-                keys.extend(update.vote_key.iter().map(|(key, _)| lock_key(b'k', &key.0)));
-                keys.extend(update.endpoint.iter().map(endpoint));
-            }
-            Self::Unbond(_) => keys.push(lock_key(b'u', &[])),
-            Self::Resume(resume) => {
-                keys.extend(resume.new_vote_key.iter().map(|(key, _)| lock_key(b'k', &key.0)));
-            }
-            Self::Evidence(_) => {}
+            Self::Update(update) => keys.extend(update.endpoint.iter().map(endpoint)),
+            Self::Unbond(_) => keys.push(unbonding_lock()),
+            Self::Resume(_) | Self::Evidence(_) => {}
         }
         keys
     }
+}
+
+/// What all unbondings claim: there is one a block.
+#[must_use]
+pub fn unbonding_lock() -> OutPoint {
+    lock_key(b'u', &[])
 }
 
 /// An outpoint that stands for something else that only one transaction of a block may claim.

@@ -194,6 +194,25 @@ impl SealedTransaction {
         self.special.as_ref().map(Option::as_ref)
     }
 
+    /// Whether it is anything but a payment.
+    #[must_use]
+    pub fn is_special(&self) -> bool {
+        self.body.kind != TransactionKind::Payment
+    }
+
+    /// How many signatures have to be verified for it.
+    #[must_use]
+    pub fn signature_count(&self) -> u64 {
+        let special = self.special().ok().flatten().map_or(0, Special::signature_count);
+        special.saturating_add(u64::try_from(self.body.inputs.len()).unwrap_or(u64::MAX))
+    }
+
+    /// What a special transaction excludes others from besides outputs: [`Special::lock_keys`].
+    #[must_use]
+    pub fn lock_keys(&self) -> &[OutPoint] {
+        &self.lock_keys
+    }
+
     /// Everything no other transaction of the same block may claim: the outputs it spends and, for a
     /// special transaction, its [`Special::lock_keys`].
     pub fn claims(&self) -> impl Iterator<Item = OutPoint> + '_ {

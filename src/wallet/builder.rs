@@ -8,6 +8,7 @@ use crate::primitives::encoding::encode;
 use crate::primitives::hash::{ChainId, KeyHash};
 use crate::primitives::keys::{SecretKey, Signature};
 use crate::primitives::params::Params;
+use crate::primitives::special::{Registration, Special};
 use crate::primitives::transaction::{
     OutPoint, TRANSACTION_VERSION, Transaction, TransactionKind, TxInput, TxOutput,
 };
@@ -75,17 +76,34 @@ pub fn build(
     coins: &[Coin<'_>],
     payment: &Payment,
 ) -> Result<BuiltPayment, BuildError> {
-    check_outputs(params, payment)?;
+    choose(chain, params, coins, &Plan { payment, registers: None })
+}
+
+/// What a transaction pays, and what it registers with the vote key that proves possession.
+#[derive(Clone, Copy)]
+pub(super) struct Plan<'a> {
+    pub payment: &'a Payment,
+    pub registers: Option<(&'a Registration, &'a SecretKey)>,
+}
+
+/// [`build`] for any plan.
+pub(super) fn choose(
+    chain: ChainId,
+    params: &Params,
+    coins: &[Coin<'_>],
+    plan: &Plan<'_>,
+) -> Result<BuiltPayment, BuildError> {
+    check_outputs(params, plan.payment)?;
     let mut ordered: Vec<&Coin<'_>> = coins.iter().collect();
     ordered.sort_by_key(|coin| (std::cmp::Reverse(coin.value), coin.outpoint));
     if let Some(built) =
-        ordered.iter().rev().find_map(|coin| fit(chain, params, std::slice::from_ref(coin), payment).ok())
+        ordered.iter().rev().find_map(|coin| fit(chain, params, std::slice::from_ref(coin), plan).ok())
     {
         return Ok(built);
     }
-    let mut last = BuildError::Insufficient { available: Amount::ZERO, needed: wanted(payment)? };
+    let mut last = BuildError::Insufficient { available: Amount::ZERO, needed: wanted(plan.payment)? };
     for count in 1..=ordered.len() {
-        match fit(chain, params, ordered.get(..count).unwrap_or_default(), payment) {
+        match fit(chain, params, ordered.get(..count).unwrap_or_default(), plan) {
             Err(error @ BuildError::Insufficient { .. }) => last = error,
             other => return other,
         }
@@ -104,7 +122,7 @@ pub fn build_from_all(
     payment: &Payment,
 ) -> Result<BuiltPayment, BuildError> {
     check_outputs(params, payment)?;
-    fit(chain, params, &coins.iter().collect::<Vec<_>>(), payment)
+    fit(chain, params, &coins.iter().collect::<Vec<_>>(), &Plan { payment, registers: None })
 }
 
 fn check_outputs(params: &Params, payment: &Payment) -> Result<(), BuildError> {
@@ -127,25 +145,31 @@ fn fit(
     chain: ChainId,
     params: &Params,
     coins: &[&Coin<'_>],
-    payment: &Payment,
+    plan: &Plan<'_>,
 ) -> Result<BuiltPayment, BuildError> {
+    let payment = plan.payment;
     let available = Amount::checked_sum(coins.iter().map(|coin| coin.value)).ok_or(BuildError::Overflow)?;
     let wanted = wanted(payment)?;
     let rate = payment.fee_per_byte.max(params.fee_per_byte_min);
-    let with_change = priced(params, &unsigned(coins, payment, Some(Amount::ZERO)), rate)
+    let with_change = priced(params, &unsigned(coins, plan, Some(Amount::ZERO)), rate)
         .and_then(|fee| Ok((fee, wanted.checked_add(fee).ok_or(BuildError::Overflow)?)));
     let (change, fee) = match with_change {
         Ok((fee, needed)) if available.checked_sub(needed).is_some_and(|change| change >= params.dust) => {
             (available.checked_sub(needed).unwrap_or(Amount::ZERO), fee)
         }
         _ => {
-            let least = priced(params, &unsigned(coins, payment, None), rate)?;
+            let least = priced(params, &unsigned(coins, plan, None), rate)?;
             let needed = wanted.checked_add(least).ok_or(BuildError::Overflow)?;
             let rest = available.checked_sub(needed).ok_or(BuildError::Insufficient { available, needed })?;
             (Amount::ZERO, least.checked_add(rest).ok_or(BuildError::Overflow)?)
         }
     };
-    let mut transaction = unsigned(coins, payment, (change > Amount::ZERO).then_some(change));
+    let mut transaction = unsigned(coins, plan, (change > Amount::ZERO).then_some(change));
+    if let Some((registration, vote_key)) = plan.registers {
+        let blank = Special::Register(registration.clone());
+        let possession = vote_key.sign(&transaction.authorisation_digest(chain, &blank));
+        transaction.payload = encode(&Registration { possession, ..registration.clone() });
+    }
     let digest = transaction.spend_digest(chain);
     for (input, coin) in transaction.inputs.iter_mut().zip(coins) {
         input.signature = coin.key.sign(&digest);
@@ -153,20 +177,25 @@ fn fit(
     Ok(BuiltPayment { transaction, fee, change })
 }
 
-fn unsigned(coins: &[&Coin<'_>], payment: &Payment, change: Option<Amount>) -> Transaction {
+fn unsigned(coins: &[&Coin<'_>], plan: &Plan<'_>, change: Option<Amount>) -> Transaction {
+    let payment = plan.payment;
     let input = |coin: &&Coin<'_>| TxInput {
         outpoint: coin.outpoint,
         public_key: coin.key.public(),
         signature: Signature([0; 64]),
     };
     let change = change.map(|value| TxOutput { value, key_hash: payment.change_to });
+    let (kind, payload) = match plan.registers {
+        Some((registration, _)) => (TransactionKind::Register, encode(registration)),
+        None => (TransactionKind::Payment, Vec::new()),
+    };
     Transaction {
         version: TRANSACTION_VERSION,
-        kind: TransactionKind::Payment,
+        kind,
         expiry: payment.expiry,
         inputs: coins.iter().map(input).collect(),
         outputs: payment.outputs.iter().copied().chain(change).collect(),
-        payload: Vec::new(),
+        payload,
     }
 }
 

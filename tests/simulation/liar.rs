@@ -236,18 +236,20 @@ impl Liar {
         let mut pending: Vec<SharedTransaction> = scene.host.pending();
         self.random.shuffle(&mut pending);
         let left_out = *self.random.pick(&[0, 100, 500, 1000]);
-        let (mut spent, mut made, mut taken) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
+        let (mut claimed, mut made, mut taken) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
         for _ in 0..2 {
             for transaction in &pending {
                 let resolve = |outpoint: &OutPoint| scene.host.utxo(outpoint).or(made.get(outpoint).copied());
-                let free = |outpoint| resolve(&outpoint).is_some() && !spent.contains(&outpoint);
-                if transaction.spends().all(free)
+                if transaction.spends().all(|outpoint| resolve(&outpoint).is_some())
+                    && transaction.claims().all(|claim| !claimed.contains(&claim))
                     && !taken.iter().any(|other: &SharedTransaction| other.id() == transaction.id())
-                    && scene.host.check_payment(transaction, &resolve).is_ok()
+                    && scene.host.check_transaction(transaction, &resolve).is_ok()
                     && !self.random.chance(left_out)
                 {
-                    spent.extend(transaction.spends());
-                    made.extend(transaction.creates(scene.context.height));
+                    claimed.extend(transaction.claims());
+                    if !transaction.is_special() {
+                        made.extend(transaction.creates(scene.context.height));
+                    }
                     taken.push(transaction.clone());
                 }
             }

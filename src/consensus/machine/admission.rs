@@ -96,7 +96,7 @@ impl Machine {
 
     /// Checks against the ledger and everything in the pool.
     fn check_in_pool(&self, host: &dyn Host, transaction: &SharedTransaction) -> Result<Amount, Rejection> {
-        host.check_payment(transaction, &|outpoint| {
+        host.check_transaction(transaction, &|outpoint| {
             host.utxo(outpoint).or_else(|| self.pool_output(host, outpoint))
         })
     }
@@ -186,8 +186,12 @@ impl Machine {
     }
 }
 
-/// The output `outpoint` names of a transaction not yet in a block.
+/// The output `outpoint` names of a payment not yet in a block. What a special transaction makes can be
+/// spent from the next block on only (protocol §1).
 pub(super) fn output_of(parent: &SharedTransaction, outpoint: &OutPoint, height: u64) -> Option<Utxo> {
+    if parent.is_special() {
+        return None;
+    }
     let index = usize::try_from(outpoint.index).ok()?;
     let output = parent.body().outputs.get(index)?;
     Some(Utxo { value: output.value, key_hash: output.key_hash, height })

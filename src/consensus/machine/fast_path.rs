@@ -17,7 +17,7 @@ use crate::primitives::keys::Signature;
 use crate::primitives::merkle::Phase;
 use crate::primitives::message::{Message, PeerId};
 use crate::primitives::rejection::Rejection;
-use crate::primitives::transaction::{OutPoint, SharedTransaction, TransactionKind, TxStatus, Utxo};
+use crate::primitives::transaction::{OutPoint, SharedTransaction, TxStatus, Utxo};
 use crate::primitives::vote::VoteBatch;
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Machine {
         let id = transaction.id();
         let may_vote = host.params().fast_path && self.started && self.signs().is_some();
         let voted = self.era.ballots.get(&id).is_some_and(|ballot| ballot.prepared);
-        if !may_vote || voted || transaction.body().kind != TransactionKind::Payment {
+        if !may_vote || voted || transaction.is_special() {
             return false;
         }
         if let Err(gap) = self.may_prepare(host, transaction) {
@@ -83,7 +83,7 @@ impl Machine {
         host: &dyn Host,
         transaction: &SharedTransaction,
     ) -> Result<crate::primitives::amount::Amount, Rejection> {
-        host.check_payment(transaction, &|outpoint| {
+        host.check_transaction(transaction, &|outpoint| {
             host.utxo(outpoint).or_else(|| self.open_output(host, outpoint))
         })
     }
@@ -98,7 +98,7 @@ impl Machine {
     /// The era's budget and its pacing (protocol §5). What the pacing holds back is tried again at
     /// each tick, highest fee rate first.
     fn fits_budget(&mut self, host: &dyn Host, transaction: &SharedTransaction, fee: u64) -> Result<(), Gap> {
-        let (size, signatures) = (transaction.size(), signature_count(transaction));
+        let (size, signatures) = (transaction.size(), transaction.signature_count());
         let params = host.params();
         if self.era.bytes + size > params.era_bytes
             || self.era.signatures + signatures > params.era_signatures
@@ -121,7 +121,7 @@ impl Machine {
             self.era.locks.insert(outpoint, id);
         }
         self.era.bytes += transaction.size();
-        self.era.signatures += signature_count(transaction);
+        self.era.signatures += transaction.signature_count();
         self.era.ballots.entry(id).or_default().prepared = true;
         self.era.keep_body(transaction);
     }
@@ -537,10 +537,6 @@ impl Machine {
 fn take_front(list: &mut Vec<Txid>) -> Vec<Txid> {
     let rest = list.split_off(list.len().min(BATCH_VOTES_MAX));
     std::mem::replace(list, rest)
-}
-
-fn signature_count(transaction: &SharedTransaction) -> u64 {
-    u64::try_from(transaction.body().inputs.len()).unwrap_or(u64::MAX)
 }
 
 /// Units per 1000 bytes.

@@ -8,7 +8,7 @@ use crate::primitives::certificate::Qc;
 use crate::primitives::hash::Txid;
 use crate::primitives::keys::Signature;
 use crate::primitives::message::{Message, PeerId, Proposal};
-use crate::primitives::transaction::{OutPoint, SharedTransaction, Utxo};
+use crate::primitives::transaction::{OutPoint, SharedTransaction, TransactionKind, Utxo};
 use crate::primitives::vote::Step;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,11 +19,14 @@ use std::sync::Arc;
 struct Selection {
     chosen: Vec<SharedTransaction>,
     ids: BTreeSet<Txid>,
-    spends: BTreeSet<OutPoint>,
+    claims: BTreeSet<OutPoint>,
     made: BTreeMap<OutPoint, Utxo>,
     bytes: u64,
     signatures: u64,
 }
+
+/// Who is taken of those that exclude each other, greatest first.
+type Rank = (bool, u64, Reverse<Txid>);
 
 /// What a block has room for.
 struct Room {
@@ -213,27 +216,32 @@ impl Machine {
         selection
     }
 
-    /// Fills up with pending transactions by fee rate; of a conflicting pair the one with more prepare
-    /// weight, then the smaller txid.
+    /// Fills up with pending transactions: special ones, which may use the reserve of a block, then
+    /// payments by fee rate. Of those that exclude each other evidence is taken first, then the one
+    /// with more prepare weight, then the smaller txid.
     fn select_fill(&self, host: &dyn Host, mut selection: Selection) -> Selection {
         let params = host.params();
         let pending = host.pending();
-        let mut best: BTreeMap<OutPoint, (u64, Reverse<Txid>)> = BTreeMap::new();
-        let rank = |tx: &SharedTransaction| (self.era.prepare_weight(&tx.id()), Reverse(tx.id()));
+        let mut best: BTreeMap<OutPoint, Rank> = BTreeMap::new();
+        let rank = |tx: &SharedTransaction| -> Rank {
+            let is_evidence = tx.body().kind == TransactionKind::Evidence;
+            (is_evidence, self.era.prepare_weight(&tx.id()), Reverse(tx.id()))
+        };
         for transaction in &pending {
-            for outpoint in transaction.spends() {
-                let first = best.entry(outpoint).or_insert_with(|| rank(transaction));
+            for claim in transaction.claims() {
+                let first = best.entry(claim).or_insert_with(|| rank(transaction));
                 *first = (*first).max(rank(transaction));
             }
         }
-        let wins =
-            |tx: &&SharedTransaction| tx.spends().all(|outpoint| best.get(&outpoint) == Some(&rank(tx)));
+        let wins = |tx: &&SharedTransaction| tx.claims().all(|claim| best.get(&claim) == Some(&rank(tx)));
         // Losers of a conflict come last: they fit only where the winner itself did not.
         let (winners, losers): (Vec<_>, Vec<_>) = pending.iter().partition(wins);
-        let bytes_max = params.block_bytes_max.saturating_sub(crate::primitives::params::BLOCK_RESERVE_BYTES);
-        let room = Room { bytes: bytes_max, signatures: params.block_signatures_max };
-        for group in [winners, losers] {
-            selection.add_with_children(host, group, &room, self.context.height);
+        let (specials, payments): (Vec<_>, Vec<_>) = winners.into_iter().partition(|tx| tx.is_special());
+        let whole = Room { bytes: params.block_bytes_max, signatures: params.block_signatures_max };
+        let reserve = crate::primitives::params::BLOCK_RESERVE_BYTES;
+        let room = Room { bytes: whole.bytes.saturating_sub(reserve), ..whole };
+        for (group, room) in [(specials, &whole), (payments, &room), (losers, &room)] {
+            selection.add_with_children(host, group, room, self.context.height);
         }
         selection
     }
@@ -277,20 +285,22 @@ impl Selection {
         room: &Room,
         height: u64,
     ) -> bool {
-        let signatures = u64::try_from(transaction.body().inputs.len()).unwrap_or(u64::MAX);
+        let signatures = transaction.signature_count();
         let fits = self.bytes.saturating_add(transaction.size()) <= room.bytes
             && self.signatures.saturating_add(signatures) <= room.signatures;
         let fresh = !self.ids.contains(&transaction.id())
-            && transaction.spends().all(|outpoint| !self.spends.contains(&outpoint));
+            && transaction.claims().all(|claim| !self.claims.contains(&claim));
         let resolve = |outpoint: &OutPoint| host.utxo(outpoint).or_else(|| self.made.get(outpoint).copied());
-        if !fits || !fresh || host.check_payment(transaction, &resolve).is_err() {
+        if !fits || !fresh || host.check_transaction(transaction, &resolve).is_err() {
             return false;
         }
         self.bytes += transaction.size();
         self.signatures += signatures;
         self.ids.insert(transaction.id());
-        self.spends.extend(transaction.spends());
-        self.made.extend(transaction.creates(height));
+        self.claims.extend(transaction.claims());
+        if !transaction.is_special() {
+            self.made.extend(transaction.creates(height));
+        }
         self.chosen.push(Arc::clone(transaction));
         true
     }

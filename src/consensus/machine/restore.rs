@@ -222,7 +222,7 @@ impl Machine {
     pub(super) fn readmit_bodies(&mut self, host: &mut dyn Host) {
         let bodies: Vec<_> = self.era.bodies.values().cloned().collect();
         for transaction in &bodies {
-            let fee = host.check_payment(transaction, &|outpoint| {
+            let fee = host.check_transaction(transaction, &|outpoint| {
                 let parent = self.era.bodies.get(&outpoint.txid);
                 host.utxo(outpoint)
                     .or_else(|| super::admission::output_of(parent?, outpoint, self.context.height))

@@ -23,7 +23,6 @@ use crate::primitives::vote::Step;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Blocks until a `Resume` that nobody included expires and is made anew.
-const RESUME_INTERVAL: u64 = 100; // TODO core
 const RESUME_EXPIRY_BLOCKS: u64 = 20;
 
 /// Why a new data directory does not sign at once on a chain that has begun.
@@ -422,7 +421,7 @@ impl Machine {
         if !entry.status.is_bonded() {
             return Err(Stage::Barred { status: entry.status.name() });
         }
-        let interval = RESUME_INTERVAL;
+        let interval = host.params().resume_interval_blocks;
         let first = entry.resumed.map_or(0, |(height, _)| height.saturating_add(interval));
         if first > self.context.height { Err(Stage::NotBefore { height: first }) } else { Ok(()) }
     }

@@ -1,19 +1,24 @@
 //! What the store keeps under which key, as bytes; nothing here touches a disk.
 //!
-//! Everything of a block is one of four byte streams, cut into chunks of [`CHUNK_BYTES`]: small enough
-//! that a full database leaf stays below the size from which sled writes separate files, which it
-//! never syncs. Every chunk and the tip carry a checksum over key and value, because sled's own
-//! checks miss some damage and swapped values altogether.
+//! Everything of a block, and the registry after the last one, is a byte stream, cut into chunks of
+//! [`CHUNK_BYTES`]: small enough that a full database leaf stays below the size from which sled writes
+//! separate files, which it never syncs. Every chunk and the tip carry a checksum over key and value,
+//! because sled's own checks miss some damage and swapped values altogether.
 
+use crate::ledger::registry::RegistryParts;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::Header;
 use crate::primitives::certificate::Qc;
+use crate::primitives::committee::Member;
 use crate::primitives::encoding::{Decode, Encode};
 use crate::primitives::hash::{BlockId, Hash, KeyHash, Txid};
 use crate::primitives::transaction::{OutPoint, Utxo};
 
 /// Version of everything in this file. A change of layout needs a new number.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+
+/// Key of the tip in the meta tree; its value is sealed.
+pub const TIP_KEY: &[u8] = b"tip";
 
 /// Payload of a chunk. A leaf of sled 0.34 holds up to 20 items before it splits, and 20 of these stay
 /// below the 128 KiB from which it would spill into a separate file.
@@ -22,7 +27,7 @@ pub const CHUNK_BYTES: usize = 5 << 10;
 /// Bytes of a checksum: damage, not forgery, is what it is against.
 const CHECKSUM_BYTES: usize = 16;
 
-/// The byte streams of a block.
+/// The byte streams of a block, and the one beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// The encoded [`BlockRecord`].
@@ -33,6 +38,21 @@ pub enum Stream {
     Ends = 2,
     /// Encoded transactions one after the other.
     Bodies = 3,
+    /// The encoded [`RegistryRecord`] after the last block, under [`REGISTRY_PLACE`] instead of a
+    /// height.
+    Registry = 4,
+}
+
+/// Where the registry is: at the height of genesis, rewritten with each block.
+pub const REGISTRY_PLACE: u64 = 0;
+
+/// The masternodes after the last block.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RegistryRecord {
+    /// What the registry is made of.
+    pub parts: RegistryParts,
+    /// Committee of the last block, which signs for the next block's last commit.
+    pub committee: Vec<Member>,
 }
 
 /// What is kept of a block besides its transactions.
@@ -63,6 +83,11 @@ pub fn chunk_key(height: u64, stream: Stream, number: u32) -> [u8; 13] {
     let parts = height.to_be_bytes().into_iter().chain([stream as u8]).chain(number.to_be_bytes());
     key.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
     key
+}
+
+/// The part of a chunk's key that all chunks of its stream share.
+pub fn stream_of(key: &[u8; 13]) -> &[u8] {
+    key.get(..9).unwrap_or(key)
 }
 
 /// `value` with the checksum over `key` and itself.

@@ -2,6 +2,7 @@
 //! file and remedy for everything that is wrong with the folder.
 
 use super::*;
+use crate::ledger::store::records::{outpoint_key, utxo_value};
 use crate::ledger::tests::{commit_of, extend, funds, genesis_with, key, next_block, pay, sealed, units};
 use crate::primitives::transaction::{SealedTransaction, SharedTransaction};
 use std::sync::Arc;

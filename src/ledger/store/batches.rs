@@ -1,0 +1,94 @@
+//! What one write changes, tree by tree.
+
+use crate::ledger::apply::{BlockDiff, State};
+use crate::ledger::registry::Registry;
+use crate::ledger::store::records::{
+    BlockRecord, CHUNK_BYTES, REGISTRY_PLACE, RegistryRecord, Stream, TIP_KEY, TipRecord, chunk_key,
+    outpoint_key, place_key, place_value, seal, utxo_value,
+};
+use crate::primitives::block::Block;
+use crate::primitives::certificate::Qc;
+use crate::primitives::committee::Committee;
+use crate::primitives::encoding::encode;
+use crate::primitives::transaction::{OutPoint, Utxo};
+
+/// All changes of one block, tree by tree.
+#[derive(Default)]
+pub struct Batches {
+    pub meta: sled::Batch,
+    pub utxos: sled::Batch,
+    pub chunks: sled::Batch,
+    pub places: sled::Batch,
+}
+
+impl Batches {
+    /// The first state of a chain.
+    pub fn of_genesis(state: State, utxos: &[(OutPoint, Utxo)]) -> Self {
+        let mut batches = Self::default();
+        for (outpoint, utxo) in utxos {
+            batches.utxos.insert(outpoint_key(outpoint).as_slice(), utxo_value(outpoint, utxo).as_slice());
+        }
+        batches.registry(&state.registry, &state.committee, 0);
+        let record = BlockRecord { header: state.header, last_commit: None, commit: None, transactions: 0 };
+        batches.record(&record);
+        batches
+    }
+
+    /// A decided block and its effect; `registry_chunks` hold the registry before it.
+    pub fn of_block(block: &Block, qc: &Qc, diff: &BlockDiff, registry_chunks: u32) -> Self {
+        let mut batches = Self::default();
+        let height = diff.header.height;
+        batches.record(&BlockRecord {
+            header: diff.header.clone(),
+            last_commit: block.last_commit.clone(),
+            commit: Some(qc.clone()),
+            transactions: diff.transactions,
+        });
+        batches.registry(&diff.registry, &diff.committee, registry_chunks);
+        let (mut ids, mut ends, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
+        for (transaction, index) in block.transactions.iter().zip(0u32..) {
+            ids.extend_from_slice(transaction.id().bytes());
+            bodies.extend_from_slice(&encode(transaction.body()));
+            // A body has at most 32 MiB, so its length fits.
+            ends.extend_from_slice(&u32::try_from(bodies.len()).unwrap_or(u32::MAX).to_le_bytes());
+            batches
+                .places
+                .insert(place_key(&transaction.id()).as_slice(), place_value(height, index).as_slice());
+        }
+        batches.stream(height, Stream::Ids, &ids);
+        batches.stream(height, Stream::Ends, &ends);
+        batches.stream(height, Stream::Bodies, &bodies);
+        for (outpoint, _) in &diff.spent {
+            batches.utxos.remove(outpoint_key(outpoint).as_slice());
+        }
+        for (outpoint, utxo) in &diff.created {
+            batches.utxos.insert(outpoint_key(outpoint).as_slice(), utxo_value(outpoint, utxo).as_slice());
+        }
+        batches
+    }
+
+    /// The record of a block, and that it is the last one.
+    fn record(&mut self, record: &BlockRecord) {
+        let (height, block) = (record.header.height, record.header.id());
+        self.stream(height, Stream::Record, &encode(record));
+        self.meta.insert(TIP_KEY, seal(TIP_KEY, &encode(&TipRecord { height, block })));
+    }
+
+    /// The masternodes after the block, in place of those that filled `before` chunks.
+    fn registry(&mut self, registry: &Registry, committee: &Committee, before: u32) {
+        let record = RegistryRecord { parts: registry.parts(), committee: committee.members().to_vec() };
+        let bytes = encode(&record);
+        self.stream(REGISTRY_PLACE, Stream::Registry, &bytes);
+        let now = u32::try_from(bytes.len().div_ceil(CHUNK_BYTES)).unwrap_or(u32::MAX);
+        for number in now..before {
+            self.chunks.remove(&chunk_key(REGISTRY_PLACE, Stream::Registry, number));
+        }
+    }
+
+    fn stream(&mut self, height: u64, stream: Stream, bytes: &[u8]) {
+        for (chunk, number) in bytes.chunks(CHUNK_BYTES).zip(0u32..) {
+            let key = chunk_key(height, stream, number);
+            self.chunks.insert(&key, seal(&key, chunk));
+        }
+    }
+}
