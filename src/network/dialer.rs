@@ -183,6 +183,9 @@ async fn attempt(
     if address == canonical(context.advertised) {
         return Dialled::Itself;
     }
+    if let Some(second) = context.registry.second_at(address) {
+        return Dialled::Already(second);
+    }
     let Some(target) = reachable(context.endpoint.local_addr().ok(), address) else {
         return fail(format!("{address} cannot be reached from a socket of the other ip version"));
     };

@@ -360,6 +360,16 @@ impl Registry {
         PeerId(PublicKey(hash(Domain::PEER, &[&key.0.0, &instance.to_le_bytes()]).0))
     }
 
+    /// The connection to the process at `address` that came second with its key: what it proves says
+    /// nothing of whether it is connected.
+    pub fn second_at(&self, address: SocketAddr) -> Option<PeerId> {
+        let all = self.all();
+        let second = |peer: &&Arc<Peer>| {
+            peer.address == address && crate::network::tls::peer_of(&peer.connection) != Some(peer.id)
+        };
+        all.iter().find(second).map(|peer| peer.id)
+    }
+
     /// Permission to say hello to `peer`; `None` when it is connected or being dialled.
     pub fn begin_dial(&self, peer: PeerId) -> Option<DialPermit<'_>> {
         let mut slot = self.slots.entry(peer).or_default();

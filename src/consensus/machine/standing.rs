@@ -264,11 +264,13 @@ impl Machine {
         let first = self.key_watch.sighted.as_ref().is_none_or(|(seen, _)| *seen != height);
         self.key_watch.sighted = Some((height, what.clone()));
         if matches!(self.key_watch.post, Post::Signing | Post::Listening) {
-            self.key_watch.since.clear();
-            self.resume_because(&format!(
+            let old = format!(
                 "{what} of era {height} carries this node's signature but is not in its vote log: the key is active \
                  elsewhere, or the data directory is an old copy"
-            ));
+            );
+            let reason = if self.key_watch.is_new_network { NEVER_SIGNED.to_owned() } else { old };
+            self.key_watch.since.clear();
+            self.resume_because(&reason);
         }
         if matches!(self.key_watch.post, Post::Resuming { .. }) {
             self.key_watch.stage = Stage::Sighted { height, what: what.clone() };

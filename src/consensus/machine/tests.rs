@@ -1,6 +1,8 @@
 //! Single rules of the machine, each in the smallest network that shows it. Whole runs under faults are
 //! the simulation's (`tests/simulation`).
 
+mod standing;
+
 use super::*;
 use crate::ledger::Ledger;
 use crate::ledger::genesis::{Allocation, Founder, Genesis};
