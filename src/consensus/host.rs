@@ -122,6 +122,9 @@ pub trait Host {
     /// Body of a transaction in the pool, orphans included.
     fn body(&self, txid: &Txid) -> Option<SharedTransaction>;
 
+    /// Transactions of the pool that spend `outpoint`, orphans not counted.
+    fn spenders(&self, outpoint: &OutPoint) -> Vec<Txid>;
+
     /// Transactions of the pool that spend an output of `txid`, ascending by id, orphans included.
     fn children(&self, txid: &Txid) -> Vec<SharedTransaction>;
 

@@ -6,6 +6,7 @@
 //! the same outputs, which is what the simulation in `tests/simulation` rests on.
 
 pub mod cause;
+mod conflicts;
 pub mod host;
 pub mod input;
 pub mod machine;

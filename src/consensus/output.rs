@@ -6,8 +6,11 @@ use crate::light::claim::FinalityClaim;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::{Certificate, Qc};
+use crate::primitives::committee::Committee;
 use crate::primitives::encoding::{Decode, Encode};
+use crate::primitives::evidence::Evidence;
 use crate::primitives::hash::{BlockId, Txid};
+use crate::primitives::masternode::MasternodeStatus;
 use crate::primitives::message::{Message, PeerId, Proposal};
 use crate::primitives::rejection::Rejection;
 use crate::primitives::transaction::Transaction;
@@ -68,7 +71,8 @@ pub enum Output {
     Final { height: u64, txid: Txid, claim: FinalityClaim },
     /// The block is decided and already applied to the host's state; its `Decided` record precedes
     /// this output. From now on messages are checked against the next era.
-    Committed { block: Arc<Block>, qc: Qc },
+    /// `next` is the committee of the height now being decided.
+    Committed { block: Arc<Block>, qc: Qc, next: Arc<Committee> },
     /// A transaction entered the pool; `from` is `None` if it was submitted here.
     Accepted { txid: Txid, from: Option<PeerId>, size: u64, fee: Amount },
     /// A transaction was refused; told to its sender if local.
@@ -128,6 +132,9 @@ pub enum Notice {
     KeyElsewhere { height: u64, what: String },
     /// A peer has proven in the handshake that it holds the own vote key.
     SameKey { peer: PeerId },
-    /// Two messages that exclude each other carry the same valid signature.
-    Equivocation { voter: u16, what: &'static str },
+    /// This node's key has entered or left the committee of a height; `status` is that of the masternode
+    /// it is registered for, if any.
+    Seat { height: u64, voter: Option<u16>, status: Option<MasternodeStatus> },
+    /// A masternode signed two things that exclude each other; `name` is its name in the committee.
+    Equivocation { name: String, evidence: Arc<Evidence> },
 }

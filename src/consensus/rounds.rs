@@ -2,6 +2,7 @@
 
 use crate::primitives::certificate::Qc;
 use crate::primitives::committee::{Committee, VoterIndex};
+use crate::primitives::evidence::{ProposalHead, VoteHead};
 use crate::primitives::hash::BlockId;
 use crate::primitives::keys::Signature;
 use crate::primitives::message::Proposal;
@@ -80,7 +81,7 @@ impl VoteSet {
 pub(super) enum Addition {
     New,
     Known,
-    /// The voter signed another vote of the same round and step.
+    /// The signer signed something else for the same place, which is held.
     Conflict,
     /// Of a round that is not kept.
     Ignored,
@@ -133,6 +134,17 @@ impl Rounds {
         self.rounds.get(&round)
     }
 
+    /// What is held of a voter for a step of a round.
+    pub(super) fn vote_of(&self, round: u32, step: Step, voter: VoterIndex) -> Option<VoteHead> {
+        let (block, signature) = *self.find(round)?.votes(step).votes().get(&voter)?;
+        Some(VoteHead { block, signature })
+    }
+
+    /// What the proposer of a round signed.
+    pub(super) fn proposal_of(&self, round: u32) -> Option<ProposalHead> {
+        self.find(round)?.proposal.as_ref().map(ProposalHead::of)
+    }
+
     /// A round, made when new.
     pub(super) fn at(&mut self, round: u32) -> &mut Round {
         self.rounds.entry(round).or_default()
@@ -141,6 +153,18 @@ impl Rounds {
     /// All rounds known, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Round)> {
         self.rounds.iter().map(|(number, round)| (*number, round))
+    }
+
+    /// All votes held.
+    pub(super) fn votes(&self) -> impl Iterator<Item = (u32, Step, VoterIndex, VoteHead)> {
+        self.rounds.iter().flat_map(|(number, round)| {
+            [Step::Prevote, Step::Precommit].into_iter().flat_map(move |step| {
+                let votes = round.votes(step).votes().iter();
+                votes.map(move |(voter, (block, signature))| {
+                    (*number, step, *voter, VoteHead { block: *block, signature: *signature })
+                })
+            })
+        })
     }
 
     /// Adds a vote: any of rounds up to `current + 1`; beyond that only a voter's highest round.

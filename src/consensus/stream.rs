@@ -1,7 +1,9 @@
 //! The batches of one voter in one era (protocol §2), within the limits of protocol §8.
 
 use crate::primitives::hash::Txid;
-use crate::primitives::vote::VoteBatch;
+use crate::primitives::keys::Signature;
+use crate::primitives::merkle::Phase;
+use crate::primitives::vote::{VoteBatch, VoteProof};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,14 +15,14 @@ pub(super) const BATCHES_MAX: u32 = 16_384;
 const VARIANTS_MAX: usize = 32;
 
 /// What became of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Insertion {
     /// New: count its votes.
     New,
     /// Held already.
     Duplicate,
-    /// The voter signed two things that exclude each other; the votes still count.
-    Equivocation(&'static str),
+    /// The voter signed this batch too, and the two exclude each other; the votes still count.
+    Equivocation(Arc<VoteBatch>),
     /// Beyond the limits of an honest voter: dropped unread.
     Excess,
 }
@@ -45,26 +47,28 @@ impl Stream {
             return Insertion::Excess;
         }
         if let Some(held) = self.batches.get(&batch.sequence) {
-            if **held == **batch || self.variants.iter().any(|variant| **variant == **batch) {
+            if same_statement(held, batch) {
                 return Insertion::Duplicate;
             }
-            return self.insert_variant(batch, "two batches with one sequence number", votes_max);
+            let held = Arc::clone(held);
+            return self.insert_variant(batch, held, votes_max);
         }
-        if self.last.is_some_and(|last| batch.sequence > last) {
-            return self.insert_variant(batch, "a batch after the last one", votes_max);
+        if let Some(last) = self.last_below(batch.sequence) {
+            return self.insert_variant(batch, last, votes_max);
         }
         if !self.within_limits(batch, votes_max) {
             return Insertion::Excess;
         }
+        let later = self.batches.range(batch.sequence..).next().filter(|_| batch.last);
+        let later = later.map(|(_, later)| Arc::clone(later));
         self.batches.insert(batch.sequence, Arc::clone(batch));
-        let precedes_known = batch.last && self.batches.range(batch.sequence + 1..).next().is_some();
         if batch.last {
             self.last = Some(batch.sequence);
         }
         while self.batches.contains_key(&self.head) {
             self.head += 1;
         }
-        if precedes_known { Insertion::Equivocation("a batch after the last one") } else { Insertion::New }
+        later.map_or(Insertion::New, Insertion::Equivocation)
     }
 
     fn within_limits(&mut self, batch: &VoteBatch, votes_max: usize) -> bool {
@@ -79,8 +83,13 @@ impl Stream {
 
     /// Second versions have an allowance of their own, equal to the first, so that equivocating buys
     /// no memory.
-    fn insert_variant(&mut self, batch: &Arc<VoteBatch>, what: &'static str, votes_max: usize) -> Insertion {
-        if self.variants.iter().any(|variant| **variant == **batch) {
+    fn insert_variant(
+        &mut self,
+        batch: &Arc<VoteBatch>,
+        excluded: Arc<VoteBatch>,
+        votes_max: usize,
+    ) -> Insertion {
+        if self.variants.iter().any(|variant| same_statement(variant, batch)) {
             return Insertion::Duplicate;
         }
         let prepares = self.variant_prepares + batch.prepares.len();
@@ -90,7 +99,31 @@ impl Stream {
         }
         (self.variant_prepares, self.variant_commits) = (prepares, commits);
         self.variants.push(Arc::clone(batch));
-        Insertion::Equivocation(what)
+        Insertion::Equivocation(excluded)
+    }
+
+    /// The batch with which the voter said that none of `sequence` exists.
+    fn last_below(&self, sequence: u32) -> Option<Arc<VoteBatch>> {
+        let last = self.last.filter(|last| *last < sequence)?;
+        self.batches.get(&last).cloned()
+    }
+
+    /// A batch held that excludes another one of the same voter, known by its number and signature
+    /// alone. Equal signatures are taken for the same batch.
+    pub(super) fn excluded_by(
+        &self,
+        sequence: u32,
+        last: bool,
+        signature: &Signature,
+    ) -> Option<Arc<VoteBatch>> {
+        match self.batches.get(&sequence) {
+            Some(held) if held.signature != *signature => Some(Arc::clone(held)),
+            Some(_) => None,
+            None => self.last_below(sequence).or_else(|| {
+                let (_, later) = self.batches.range(sequence..).next().filter(|_| last)?;
+                Some(Arc::clone(later))
+            }),
+        }
     }
 
     /// Number of batches held without a gap.
@@ -123,17 +156,30 @@ impl Stream {
         self.batches.get(&sequence)
     }
 
+    /// The vote for `txid`, provable by itself. Cost: linear in the stream; for evidence only.
+    pub(super) fn vote_for(&self, phase: Phase, txid: &Txid) -> Option<VoteProof> {
+        self.batches().find_map(|batch| batch.proof(phase, txid))
+    }
+
     /// The batch in which the voter prepared `txid`. Cost: linear in the stream; for pulls only.
     pub(super) fn prepared_in(&self, txid: &Txid) -> Option<&Arc<VoteBatch>> {
         self.batches().find(|batch| batch.prepares.contains(txid))
     }
 }
 
+/// Whether two batches of one voter say the same. A signer may sign one statement in
+/// several ways; that is no offence.
+fn same_statement(one: &VoteBatch, other: &VoteBatch) -> bool {
+    one.sequence == other.sequence
+        && one.last == other.last
+        && one.prepares == other.prepares
+        && one.commits == other.commits
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::primitives::hash::{EraTag, Hash};
-    use crate::primitives::keys::Signature;
 
     fn batch(sequence: u32, last: bool, prepares: u8) -> Arc<VoteBatch> {
         let prepares = (0..prepares).map(|n| Txid(Hash([n; 32]))).collect();

@@ -52,6 +52,15 @@ impl EraContext {
     }
 }
 
+impl EraContext {
+    /// Whether a certificate claims that another block than the one decided here was decided at the
+    /// height before.
+    #[must_use]
+    pub fn is_fork(&self, height: u64, qc: &Qc) -> bool {
+        self.previous_era.is_some() && height + 1 == self.height && qc.block != self.previous
+    }
+}
+
 /// Why a message is refused before it reaches the machine. Only a faulty or hostile sender makes one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -208,11 +217,12 @@ fn signatures(message: &Message, context: &EraContext) -> Result<Vec<SignatureCh
         }
         Message::Pol { era_tag, qc } if current(*era_tag) => pol_signatures(name, qc, context),
         Message::Commit { height, qc } if *height == context.height => {
-            if qc.step != Step::Precommit {
-                return Err(Fault::Malformed(name, "not a certificate of precommits"));
-            }
-            qc.checks(context.era_tag, &context.committee).map_err(|error| Fault::BadCertificate(name, error))
+            commit_signatures(name, qc, context.era_tag, &context.committee)
         }
+        Message::Commit { height, qc } if context.is_fork(*height, qc) => match &context.previous_era {
+            Some((tag, committee)) => commit_signatures(name, qc, *tag, committee),
+            None => Ok(Vec::new()),
+        },
         Message::Certificate { era_tag, certificate } if current(*era_tag) => certificate
             .checks(context.era_tag, &context.committee)
             .map_err(|error| Fault::BadCertificate(name, error)),
@@ -267,6 +277,18 @@ fn proposal_signatures(
         checks.extend(pol_signatures(name, pol, context)?);
     }
     Ok(checks)
+}
+
+fn commit_signatures(
+    name: &'static str,
+    qc: &Qc,
+    era_tag: EraTag,
+    committee: &Committee,
+) -> Result<Vec<SignatureCheck>, Fault> {
+    if qc.step != Step::Precommit {
+        return Err(Fault::Malformed(name, "not a certificate of precommits"));
+    }
+    qc.checks(era_tag, committee).map_err(|error| Fault::BadCertificate(name, error))
 }
 
 fn pol_signatures(name: &'static str, qc: &Qc, context: &EraContext) -> Result<Vec<SignatureCheck>, Fault> {

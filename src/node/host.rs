@@ -259,6 +259,10 @@ impl Host for ChainHost {
         self.pool.body(txid)
     }
 
+    fn spenders(&self, outpoint: &OutPoint) -> Vec<Txid> {
+        self.pool.spenders(outpoint)
+    }
+
     fn children(&self, txid: &Txid) -> Vec<SharedTransaction> {
         self.pool.children(txid)
     }

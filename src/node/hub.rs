@@ -363,10 +363,10 @@ impl Hub {
                     final_height = *height;
                     finals.push(*txid);
                 }
-                Output::Committed { block, qc } => {
+                Output::Committed { block, qc, next } => {
                     // Finals of the era before the block that ends it.
                     self.observe_finals(now, final_height, std::mem::take(&mut finals));
-                    self.observe_block(now, block, qc);
+                    self.observe_block(now, block, qc, next);
                 }
                 Output::Accepted { txid, size, fee, .. } => {
                     // For whoever did not tell when it arrived.
@@ -418,7 +418,7 @@ impl Hub {
         self.publish(now.wall_ms, kind);
     }
 
-    fn observe_block(&self, now: Now, block: &Arc<Block>, qc: &Qc) {
+    fn observe_block(&self, now: Now, block: &Arc<Block>, qc: &Qc, next: &Arc<Committee>) {
         let height = block.header.height;
         let (first_freeze_us, fees, unseen) = {
             let mut era = self.era.lock();
@@ -450,8 +450,7 @@ impl Hub {
             in_time_us: self.identity.timing.precommit_us,
             state_hash: block.header.utxo_hash,
         };
-        // The registry does not change yet, so the same members vote at the next height.
-        let settled = self.metrics.checkpoint(block, qc, decision, Arc::clone(&committee), now.monotonic_us);
+        let settled = self.metrics.checkpoint(block, qc, decision, Arc::clone(next), now.monotonic_us);
         if let Some(settled) = settled {
             self.tell_missed(now, settled);
         }

@@ -96,7 +96,7 @@ impl Sink for Outlet {
             Output::PullBlock { peer, height } => {
                 let _repeated = self.pulls.try_send(PullEvent::Wanted { peer: *peer, height: *height });
             }
-            Output::Committed { block, qc } => {
+            Output::Committed { block, qc, .. } => {
                 let height = block.header.height;
                 tracing::info!(
                     height,

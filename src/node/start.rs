@@ -231,6 +231,8 @@ fn open(
         }
         _ => open_to_observe(config, store, floor)?,
     };
+    // The hub began with the committee of the genesis.
+    hub.metrics.enter(opened.host.tip().next_committee);
     let height = opened.host.tip().height + 1;
     tracing::info!(height, milliseconds = begun.elapsed().as_millis(), "vote log replayed");
     Ok(opened)

@@ -1,5 +1,7 @@
 //! Nodes as wholes: real sockets, real stores and journals, several in one process.
 
+mod masternodes;
+
 use crate::config::{BootstrapPeer, Config};
 use crate::consensus::output::Record;
 use crate::ledger::genesis::{Allocation, Founder, Genesis};
@@ -18,7 +20,7 @@ use crate::primitives::transaction::{Transaction, TxOutput, TxStatus};
 use crate::primitives::vote::{Step, Vote};
 use crate::telemetry::cause::{MissCause, StallReason};
 use crate::telemetry::event::EventKind;
-use crate::telemetry::snapshot::{MissInfo, NodeState, Snapshot};
+use crate::telemetry::snapshot::{MissInfo, NodeState, SignMark, Snapshot};
 use crate::wallet::builder::{Coin, Payment, build};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -450,8 +452,7 @@ async fn a_node_that_lost_its_database_keeps_its_old_vote_log_and_signs_after_a_
     // What the message for a damaged database says.
     std::fs::rename(dir.join("db"), dir.join("db.bad")).unwrap();
     let follower = cluster.start(0).await;
-    let said =
-        format!("the database is at height 0 and the vote log goes from height {oldest} to {newest}");
+    let said = format!("the database is at height 0 and the vote log goes from height {oldest} to {newest}");
     explains(&follower, &said).await;
     assert_eq!(follower.snapshot().consensus.votes_sent, 0);
     assert_eq!(names(&dir.join("journal.old-1")), votes);

@@ -77,3 +77,7 @@ impl Pool {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "specials_tests.rs"]
+mod tests;

@@ -5,10 +5,10 @@
 //! consensus machine's, and its effect, which is the ledger's.
 
 use crate::primitives::encoding::{Decode, Encode};
-use crate::primitives::hash::{BlockId, EraTag, Hash, MasternodeId};
+use crate::primitives::hash::{BlockId, EraTag, Hash, MasternodeId, Txid};
 use crate::primitives::keys::{PublicKey, Signature, SignatureCheck};
-use crate::primitives::merkle::{Phase, root};
-use crate::primitives::message::proposal_digest;
+use crate::primitives::merkle::{Phase, root, root_of_path};
+use crate::primitives::message::{Proposal, proposal_digest};
 use crate::primitives::transaction::{OutPoint, Transaction};
 use crate::primitives::vote::{Step, VoteBatch, VoteProof, batch_digest, vote_digest};
 
@@ -44,6 +44,22 @@ impl BatchHead {
         }
     }
 
+    /// The head of the batch that a single vote was taken from; `None` when the path has the wrong
+    /// shape.
+    #[must_use]
+    pub fn of_proof(proof: &VoteProof, phase: Phase, txid: &Txid) -> Option<Self> {
+        let counts = [proof.prepare_count, proof.commit_count];
+        let (own_count, other) = match phase {
+            Phase::Prepare => (proof.prepare_count, Phase::Commit),
+            Phase::Commit => (proof.commit_count, Phase::Prepare),
+            Phase::Body => return None,
+        };
+        let own = root_of_path(phase, txid, proof.index, own_count, &proof.path)?;
+        let roots = if other == Phase::Commit { [own, proof.other_root] } else { [proof.other_root, own] };
+        let (voter, sequence, last) = (proof.voter, proof.sequence, proof.last);
+        Some(Self { voter, sequence, last, counts, roots, signature: proof.signature })
+    }
+
     fn digest(&self, era_tag: EraTag) -> Hash {
         batch_digest(era_tag, self.voter, self.sequence, self.last, self.counts, self.roots)
     }
@@ -58,6 +74,15 @@ pub struct ProposalHead {
     pub block: BlockId,
     /// The proposer's signature.
     pub signature: Signature,
+}
+
+impl ProposalHead {
+    /// The head of a proposal. Cost: one hash.
+    #[must_use]
+    pub fn of(proposal: &Proposal) -> Self {
+        let (valid_round, signature) = (proposal.valid_round, proposal.signature);
+        Self { valid_round, block: proposal.outline.header.id(), signature }
+    }
 }
 
 /// One checkpoint vote, as signed.
@@ -211,7 +236,6 @@ fn payment_statements(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::primitives::hash::Txid;
     use crate::primitives::keys::SecretKey;
     use crate::primitives::transaction::{TRANSACTION_VERSION, TransactionKind, TxInput};
 

@@ -13,7 +13,8 @@ use masternode::primitives::encoding::{Decode, DecodeError, Encode, decode, deco
 use masternode::primitives::hash::{EraTag, Hash};
 use masternode::primitives::message::{Message, Proposal};
 use masternode::primitives::params::Params;
-use masternode::primitives::transaction::{OutPoint, Transaction, Utxo};
+use masternode::primitives::special::Special;
+use masternode::primitives::transaction::{OutPoint, SealedTransaction, Transaction, Utxo};
 use masternode::primitives::vote::{Step, Vote, VoteBatch, VoteProof};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -97,6 +98,35 @@ fn every_digest_and_root_is_golden() {
     }
     let distinct: BTreeSet<&String> = digests.iter().map(|(_, digest)| digest).collect();
     assert_eq!(distinct.len(), digests.len());
+}
+
+#[test]
+fn every_special_transaction_has_its_golden_encoding_and_claims() {
+    for (name, transaction) in samples::specials() {
+        golden_value(&format!("special-{name}"), &transaction);
+        let checks = transaction.signature_checks(samples::chain());
+        assert!(checks.iter().all(|check| check.key.verify(&check.digest, &check.signature)), "{name}");
+        let sealed = SealedTransaction::new(transaction.clone());
+        let special = sealed.special().unwrap().expect("not a payment");
+        assert_eq!(special.encode(), (transaction.kind, transaction.payload.clone()), "{name}");
+        let digest = transaction.authorisation_digest(samples::chain(), special);
+        let claims: Vec<String> = sealed.claims().map(|claim| claim.to_string()).collect();
+        golden(&format!("special-{name}-claims"), &format!("{digest} {}", claims.join(" ")));
+    }
+}
+
+#[test]
+fn a_payload_changed_in_any_byte_is_another_one_or_none() {
+    for (name, transaction) in samples::specials() {
+        let original = Special::of(&transaction).unwrap();
+        for at in 0..transaction.payload.len() {
+            let mut changed = transaction.clone();
+            changed.payload[at] ^= 1;
+            if let Ok(special) = Special::of(&changed) {
+                assert_ne!(special, original, "{name}, byte {at}");
+            }
+        }
+    }
 }
 
 #[test]

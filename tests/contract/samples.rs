@@ -7,15 +7,19 @@ use masternode::primitives::certificate::{Certificate, Qc};
 use masternode::primitives::chain::NetworkKind;
 use masternode::primitives::committee::{Committee, Member};
 use masternode::primitives::encoding::encode;
+use masternode::primitives::evidence::{BatchHead, Evidence, Offence, ProposalHead, VoteHead};
 use masternode::primitives::hash::{BlockId, ChainId, EraTag, Hash, KeyHash, MasternodeId, Txid, era_tag};
 use masternode::primitives::keys::{SecretKey, Signature};
 use masternode::primitives::merkle::Phase;
-use masternode::primitives::message::{Message, Proposal, Status};
+use masternode::primitives::message::{Message, Proposal, Status, proposal_digest};
 use masternode::primitives::params::Params;
+use masternode::primitives::tier::Tier;
 use masternode::primitives::transaction::{
     OutPoint, SealedTransaction, TRANSACTION_VERSION, Transaction, TransactionKind, TxInput, TxOutput,
 };
 use masternode::primitives::vote::{Step, Vote, VoteBatch, VoteProof, vote_digest};
+use masternode::wallet::builder::Coin;
+use masternode::wallet::special::{self, Change, Changes, NewMasternode};
 
 pub fn chain() -> ChainId {
     ChainId(Hash([0xc4; 32]))
@@ -187,4 +191,82 @@ pub fn messages() -> Vec<Message> {
         Message::GetBlockBodies { height: 7, from: 1 },
         Message::BlockBodies { height: 7, from: 0, transactions: vec![transaction()] },
     ]
+}
+
+/// One transaction of every special kind, under its name, signed as its kind demands.
+pub fn specials() -> Vec<(&'static str, Transaction)> {
+    let change = Change { validator: MasternodeId(Hash([2; 32])), sequence: 3, expiry: 107 };
+    let (owner, vote_key, fresh) = (key(9), key(2), key(8));
+    let coin = Coin {
+        outpoint: OutPoint { txid: txid(0x11), index: 2 },
+        value: amount(1_001 * 100_000_000),
+        key: &owner,
+    };
+    let masternode = NewMasternode {
+        name: "node-9".to_owned(),
+        vote_key: &fresh,
+        tier: Tier::Bronze,
+        owner: owner.public().key_hash(),
+        payout: KeyHash(Hash([0x59; 32])),
+        endpoint: Some("192.0.2.9:24101".parse().unwrap()),
+        change_to: owner.public().key_hash(),
+        expiry: 107,
+        fee_per_byte: 1,
+    };
+    let params = Params::of(NetworkKind::Devnet);
+    let changes = Changes {
+        vote_key: Some(&fresh),
+        payout: Some(KeyHash(Hash([0x5a; 32]))),
+        endpoint: Some("[2001:db8::9]:24101".parse().unwrap()),
+    };
+    vec![
+        ("register", special::register(chain(), &params, &[coin], &masternode).unwrap().transaction),
+        ("update", special::update(chain(), change, &owner, &changes)),
+        ("unbond", special::unbond(chain(), change, &owner)),
+        ("resume", special::resume(chain(), change, &vote_key, [0x4e; 32], Some(&fresh))),
+        ("evidence-batches", special::evidence(evidence(offence_of_batches()), 107)),
+        ("evidence-payments", special::evidence(evidence(offence_of_payments()), 107)),
+        ("evidence-votes", special::evidence(evidence(offence_of_votes()), 107)),
+        ("evidence-proposals", special::evidence(evidence(offence_of_proposals()), 107)),
+    ]
+}
+
+/// Evidence against member 1, which has key 2.
+fn evidence(offence: Offence) -> Evidence {
+    Evidence { offender: MasternodeId(Hash([2; 32])), vote_key: key(2).public(), era_tag: tag(), offence }
+}
+
+fn offence_of_batches() -> Offence {
+    let mut other = batch(1);
+    other.prepares.pop();
+    other.signature = key(2).sign(&other.digest());
+    Offence::Batches(BatchHead::of(&batch(1)), BatchHead::of(&other))
+}
+
+fn offence_of_payments() -> Offence {
+    let mut rival = transaction();
+    rival.expiry += 1;
+    rival.sign(chain(), &key(9));
+    let mut both = batch(1);
+    both.prepares = vec![transaction().id(), rival.id()];
+    both.signature = key(2).sign(&both.digest());
+    let vote = |transaction: &Transaction| both.proof(Phase::Prepare, &transaction.id()).unwrap();
+    let votes = [vote(&transaction()), vote(&rival)];
+    Offence::Payments { phase: Phase::Prepare, votes, transactions: Box::new([transaction(), rival]) }
+}
+
+fn offence_of_votes() -> Offence {
+    let head = |block| {
+        let signature = key(2).sign(&vote_digest(tag(), 1, Step::Precommit, block));
+        VoteHead { block, signature }
+    };
+    Offence::Votes { round: 1, step: Step::Precommit, votes: [head(None), head(Some(header().id()))] }
+}
+
+fn offence_of_proposals() -> Offence {
+    let head = |valid_round| {
+        let signature = key(2).sign(&proposal_digest(tag(), 1, valid_round, header().id()));
+        ProposalHead { valid_round, block: header().id(), signature }
+    };
+    Offence::Proposals { round: 1, proposals: [head(-1), head(0)] }
 }

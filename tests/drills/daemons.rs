@@ -143,6 +143,13 @@ impl Daemons {
         self.running.remove(name).unwrap().wait().unwrap();
     }
 
+    /// What has followed the chain to the `Resume` of another process is a candidate again when it is
+    /// started again.
+    pub fn restart(&mut self, name: &str) {
+        self.stop(name);
+        self.start(name);
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self, name: &str) {
         let mut child = self.running.remove(name).unwrap();

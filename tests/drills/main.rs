@@ -71,6 +71,7 @@ fn copied_directory(daemons: &mut Daemons, victim: &str) {
     assert_eq!(daemons.votes_sent(victim), 0);
     daemons.stop("copy");
     daemons.remove("copy");
+    daemons.restart(victim);
 }
 
 /// An earlier copy put in the place of the directory, after the node has signed on.
@@ -96,6 +97,7 @@ fn old_backup_elsewhere(daemons: &mut Daemons, victim: &str) {
     daemons.remove("backup");
     daemons.start(victim);
     explains(daemons, victim, &["resume"]);
+    daemons.restart(victim);
 }
 
 /// Copies the directory, and lets the node sign for some blocks more.

@@ -57,6 +57,11 @@ counters! {
     equivocations,
     /// Double signing noticed by honest validators.
     equivocations_noticed,
+    /// Of those, by what was proved.
+    evidence_of_batches,
+    evidence_of_payments,
+    evidence_of_votes,
+    evidence_of_proposals,
     /// Blocks learned by pulling instead of by votes.
     pulled_blocks,
     /// Proposals honest validators did not prevote.

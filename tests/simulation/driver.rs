@@ -14,6 +14,7 @@ use masternode::consensus::verify::{verify_decided, verify_messages, verify_tran
 use masternode::primitives::block::Block;
 use masternode::primitives::certificate::Qc;
 use masternode::primitives::committee::VoterIndex;
+use masternode::primitives::evidence::{Evidence, Offence};
 use masternode::primitives::hash::era_tag;
 use masternode::primitives::message::{Message, PeerId, Proposal};
 use masternode::primitives::rejection::Rejection;
@@ -186,7 +187,7 @@ impl World {
                 self.pull(actor, peer, height);
                 Ok(())
             }
-            Output::Committed { block, qc } => self.committed(actor, block, qc),
+            Output::Committed { block, qc, .. } => self.committed(actor, block, qc),
             Output::Final { height, txid, claim } if honest => {
                 self.trace
                     .note(self.at_us, height, || format!("{address} final {} at {height}", txid.short()));
@@ -234,18 +235,33 @@ impl World {
         match notice {
             Notice::Votes { .. } => return Ok(()),
             Notice::ProposalRefused { .. } => self.oracle.coverage.refused_proposals += 1,
-            Notice::Equivocation { voter, what } => {
-                self.oracle.coverage.equivocations_noticed += 1;
-                let key = self.oracle.committee.member(*voter).map(|member| member.vote_key);
-                let node = self.chain.keys.iter().position(|known| Some(known.public()) == key);
-                if node.is_none_or(|node| self.scenario.honest(node)) {
-                    return broken("accused", format!("{address} says honest {node:?} equivocated: {what}"));
-                }
-            }
+            Notice::Equivocation { evidence, .. } => self.accused(address, evidence)?,
             _ => {}
         }
         self.trace.note(self.at_us, 6, || format!("{address} notes {notice:?}"));
         Ok(())
+    }
+
+    /// Evidence must prove what it says, of a validator that lies.
+    fn accused(&mut self, address: usize, evidence: &Evidence) -> Result<(), Broken> {
+        let coverage = &mut self.oracle.coverage;
+        coverage.equivocations_noticed += 1;
+        *match &evidence.offence {
+            Offence::Batches(..) => &mut coverage.evidence_of_batches,
+            Offence::Payments { .. } => &mut coverage.evidence_of_payments,
+            Offence::Votes { .. } => &mut coverage.evidence_of_votes,
+            Offence::Proposals { .. } => &mut coverage.evidence_of_proposals,
+        } += 1;
+        let what = evidence.offence.name();
+        let node = self.chain.keys.iter().position(|known| known.public() == evidence.vote_key);
+        if node.is_none_or(|node| self.scenario.honest(node)) {
+            return broken("accused", format!("{address} says honest {node:?} signed {what}"));
+        }
+        let checker = checker(self.scenario.real_keys);
+        match evidence.checks() {
+            Ok(checks) if checker(&checks).iter().all(|valid| *valid) => Ok(()),
+            checked => broken("evidence", format!("{address} has no proof of {what}: {checked:?}")),
+        }
     }
 
     fn pull(&mut self, actor: usize, peer: PeerId, height: u64) {

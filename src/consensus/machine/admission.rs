@@ -35,6 +35,7 @@ impl Machine {
             }
         }
         if voted {
+            self.find_rivals(host, transaction);
             self.on_body_of_voted(host, transaction);
         }
     }

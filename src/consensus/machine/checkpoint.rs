@@ -109,6 +109,8 @@ impl Machine {
             }
             self.sight(format!("a proposal of round {}", proposal.round));
         }
+        self.accuse_of_proposals(proposer, &proposal);
+        self.examine_past_commit(proposal.outline.last_commit.as_ref());
         if let Some(pol) = &proposal.pol {
             self.count_pol(pol);
         }
@@ -128,11 +130,8 @@ impl Machine {
                     own: false,
                 });
             }
-            // Should a quorum vote for it all the same, it is pulled by id.
-            Addition::Conflict => {
-                self.notice(Notice::Equivocation { voter: proposer, what: "two proposals of one round" });
-            }
-            Addition::Known | Addition::Ignored => {}
+            // Should a quorum vote for a second one all the same, it is pulled by id.
+            Addition::Conflict | Addition::Known | Addition::Ignored => {}
         }
         self.hear_round_voter(proposer);
     }
@@ -151,7 +150,7 @@ impl Machine {
     fn add_vote(&mut self, vote: &Vote) {
         let weight = self.context.committee.weight(vote.voter);
         if self.checkpoint.rounds.add_vote(vote, weight, self.checkpoint.round) == Addition::Conflict {
-            self.notice(Notice::Equivocation { voter: vote.voter, what: "two votes of one round and step" });
+            self.accuse_of_votes(vote);
         }
         self.hear_round_voter(vote.voter);
     }
@@ -218,6 +217,7 @@ impl Machine {
         let id = outline.header.id();
         // Asked for only: candidates are few and must not be crowded out by what nobody voted for.
         if self.pulls.is_wanted(Want::Candidate(id)) {
+            self.examine_past_commit(outline.last_commit.as_ref());
             self.register_candidate(outline);
             self.complete_candidate(host, id, Some(from));
         }

@@ -11,7 +11,7 @@ use crate::primitives::certificate::Qc;
 use crate::primitives::hash::{EraTag, era_tag};
 use crate::primitives::keys::Signature;
 use crate::primitives::message::{Message, PeerId};
-use crate::primitives::vote::Step;
+use crate::primitives::vote::{Step, Vote};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -41,6 +41,7 @@ impl Machine {
         }
         let (block, qc) = pulled.into_inner();
         let block = Arc::new(block);
+        self.examine_past_commit(block.last_commit.as_ref());
         self.register_block(Arc::clone(&block));
         self.commit(host, &block, qc);
         // Further behind: go on at once.
@@ -54,7 +55,11 @@ impl Machine {
         if let Some(peer) = self.peers.find(&from) {
             peer.height = peer.height.max(height.saturating_add(1));
         }
-        if height != self.context.height || self.halted.is_some() {
+        if height != self.context.height {
+            return;
+        }
+        self.examine_commit(qc);
+        if self.halted.is_some() {
             return;
         }
         let known = self.checkpoint.candidates.contains_key(&qc.block);
@@ -77,6 +82,11 @@ impl Machine {
             return false;
         }
         self.look_at_commits(block, &qc);
+        self.examine_commit(&qc);
+        if let Some(txid) = self.left_out_final(block) {
+            self.halt_over_left_out(txid, block);
+            return false;
+        }
         self.notice_attendance(&qc);
         self.notice_payment_votes(host, block);
         self.persist_candidate(id);
@@ -86,9 +96,15 @@ impl Machine {
             return false;
         }
         self.collect_last_commit(block, &qc);
+        self.offences.end_era(self.context.era_tag, &self.checkpoint.rounds, &qc);
+        let had_seat = self.me.is_some();
         self.enter_next_era(host);
         if !self.replaying {
-            self.outputs.push(Output::Committed { block: Arc::clone(block), qc });
+            let next = Arc::clone(&self.context.committee);
+            self.outputs.push(Output::Committed { block: Arc::clone(block), qc, next });
+            if had_seat != self.me.is_some() {
+                self.notice_seat(host);
+            }
             let due = self.future.take(self.context.era_tag);
             if !due.is_empty() {
                 self.outputs.push(Output::Replay(due));
@@ -116,6 +132,13 @@ impl Machine {
         });
     }
 
+    /// Says that this node votes from now on, or does not.
+    fn notice_seat(&mut self, host: &dyn Host) {
+        let Some(key) = self.signer.as_ref().map(|signer| signer.public()) else { return };
+        let status = host.masternode_of(&key).map(|own| own.status);
+        self.notice(Notice::Seat { height: self.context.height, voter: self.me, status });
+    }
+
     /// Drops everything of the era and starts the next.
     fn enter_next_era(&mut self, host: &dyn Host) {
         self.context = Arc::new(EraContext::after(self.context.chain, &host.tip()));
@@ -132,10 +155,10 @@ impl Machine {
         self.timers.status = Some(self.now.monotonic_us);
     }
 
-    /// Whether a message is a precommit for the block just decided.
-    pub(super) fn is_late_precommit(&self, message: &Message, tag: EraTag) -> bool {
-        matches!(message, Message::Vote(vote) if vote.step == Step::Precommit)
-            && self.last_commit.as_ref().is_some_and(|last| last.era_tag == tag)
+    /// Whether a message is one of the height before that still matters: a vote, or a certificate for
+    /// another block than the one decided.
+    pub(super) fn is_of_last_height(&self, message: &Message, tag: EraTag) -> bool {
+        matches!(message, Message::Vote(_) | Message::Commit { .. }) && self.is_past(tag)
     }
 
     /// Whether an era tag is of the era just ended; older ones cannot be told from unknown ones and
@@ -144,10 +167,23 @@ impl Machine {
         self.last_commit.as_ref().is_some_and(|last| last.era_tag == tag)
     }
 
+    /// A message of the height before.
+    pub(super) fn on_late(&mut self, message: &Message) {
+        match message {
+            Message::Vote(vote) => {
+                self.examine_past_vote(vote);
+                self.on_late_vote(vote);
+            }
+            Message::Commit { height, qc } => self.on_fork(*height, qc),
+            _ => {}
+        }
+    }
+
     /// Keeps a late precommit for the next block's last commit.
-    pub(super) fn on_late_precommit(&mut self, message: &Message) {
-        let (Message::Vote(vote), Some(last)) = (message, &mut self.last_commit) else { return };
-        let matches = vote.round == last.round && vote.block == Some(last.id);
+    fn on_late_vote(&mut self, vote: &Vote) {
+        let Some(last) = &mut self.last_commit else { return };
+        let of_decision = vote.step == Step::Precommit && vote.round == last.round;
+        let matches = of_decision && vote.block == Some(last.id);
         if matches && !last.votes.contains_key(&vote.voter) {
             last.votes.insert(vote.voter, vote.signature);
             let (height, voter) = (last.height, vote.voter);

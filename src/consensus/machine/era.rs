@@ -6,6 +6,7 @@ use crate::consensus::tally::Tally;
 use crate::primitives::certificate::Certificate;
 use crate::primitives::committee::{Committee, VoterIndex};
 use crate::primitives::hash::Txid;
+use crate::primitives::merkle::Phase;
 use crate::primitives::params::Params;
 use crate::primitives::transaction::{OutPoint, SharedTransaction};
 use crate::primitives::vote::VoteBatch;
@@ -29,6 +30,16 @@ pub(super) struct Ballot {
     pub(super) is_final: bool,
     /// The batch each Commit vote came in, until the payment is told to be final.
     pub(super) commit_batches: Vec<Arc<VoteBatch>>,
+}
+
+impl Ballot {
+    /// The votes of a phase of voting.
+    pub(super) fn tally(&self, phase: Phase) -> &Tally {
+        match phase {
+            Phase::Commit => &self.commit,
+            Phase::Prepare | Phase::Body => &self.prepare,
+        }
+    }
 }
 
 /// Token bucket over bytes: spreads an era's budget over the era (protocol §5, pacing).

@@ -70,6 +70,9 @@ impl Machine {
         } else if status.previous == self.context.previous {
             self.pull_streams(from, &status.stream_heads);
             self.send_missing_of_rounds(from, status);
+        } else {
+            // It says that another block was decided before: what was decided here proves who is wrong.
+            self.send_commit(host, from, height.saturating_sub(1));
         }
     }
 

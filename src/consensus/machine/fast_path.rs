@@ -157,9 +157,7 @@ impl Machine {
         let Some(stream) = self.era.streams.get_mut(usize::from(batch.voter)) else { return };
         match stream.insert(&batch, votes_max) {
             Insertion::Duplicate | Insertion::Excess => return,
-            Insertion::Equivocation(what) => {
-                self.notice(Notice::Equivocation { voter: batch.voter, what });
-            }
+            Insertion::Equivocation(excluded) => self.accuse_of_batches(&batch, &excluded),
             Insertion::New => {}
         }
         // What is certified already is proven by earlier batches.
@@ -217,6 +215,7 @@ impl Machine {
             }
         }
         self.want_unknown_bodies(host, &fresh, source);
+        self.examine_payment_votes(host, batch, &fresh);
         self.notice(Notice::Votes {
             voter: batch.voter,
             sequence: batch.sequence,
@@ -364,10 +363,7 @@ impl Machine {
         }
         let conflict = |outpoint| self.era.commit_spends.get(&outpoint).filter(|by| **by != txid).copied();
         if let Some(other) = transaction.spends().find_map(conflict) {
-            self.halt(format!(
-                "transactions {other} and {txid} spend the same output and both carry a prepare quorum: more \
-                 than a third of the voting weight is faulty; this node stops voting, compare with other operators"
-            ));
+            self.on_conflicting_certificates(host, &transaction, other);
             return false;
         }
         self.add_commit_vote(&transaction);
@@ -388,6 +384,7 @@ impl Machine {
     pub(super) fn on_certificate(&mut self, host: &mut dyn Host, certificate: Certificate) {
         let txid = certificate.txid;
         self.pulls.done(Want::Certificate(txid));
+        self.examine_certificate(&certificate);
         // Asked for only: a certificate for something nobody voted for is no news worth keeping.
         let Some(ballot) = self.era.ballots.get_mut(&txid) else { return };
         if certificate.phase != Phase::Prepare || ballot.certified {
@@ -400,6 +397,7 @@ impl Machine {
         if ballot.certified {
             self.era.certificates.insert(txid, certificate);
             self.era.unlogged_certificates.insert(txid);
+            self.judge_rivals(txid);
             self.on_certified(host, txid);
         }
     }

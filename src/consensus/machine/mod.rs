@@ -15,6 +15,7 @@ mod era;
 mod exchange;
 mod fast_path;
 mod gaps;
+mod offences;
 mod peers;
 mod proposer;
 mod pulls;
@@ -41,6 +42,7 @@ use crate::primitives::message::{Message, PeerId};
 use crate::primitives::transaction::SharedTransaction;
 use causes::Watch;
 use era::Era;
+use offences::Offences;
 use peers::{FutureMessages, Peers};
 use pulls::Pulls;
 use standing::{KeyWatch, Post};
@@ -72,6 +74,7 @@ pub struct Machine {
     pulls: Pulls,
     future: FutureMessages,
     timers: Timers,
+    offences: Offences,
 }
 
 /// Where a node is within a round.
@@ -205,6 +208,7 @@ impl Machine {
             pulls: Pulls::default(),
             future: FutureMessages::default(),
             timers: Timers::default(),
+            offences: Offences::at(&host.tip()),
         }
     }
 
@@ -302,6 +306,7 @@ impl Machine {
         self.timers.status = Some(self.now.monotonic_us);
         self.readmit_bodies(host);
         self.announce_finals(host);
+        self.tell_untold_offences();
         if !self.era.frozen {
             self.timers.era_end = Some(self.now.monotonic_us + self.timing.era_us);
             self.resume_era(host);
@@ -314,10 +319,10 @@ impl Machine {
         let message = message.into_inner();
         if let Some(tag) = era_of(&message, &self.context) {
             if tag != self.context.era_tag {
-                if self.is_late_precommit(&message, tag) {
+                if self.is_of_last_height(&message, tag) {
                     // Checked in its own era or in the one after, against the committee of its own.
                     if checked_in == tag || checked_in == self.context.era_tag {
-                        self.on_late_precommit(&message);
+                        self.on_late(&message);
                     } else {
                         self.outputs.push(Output::Replay(vec![(from, message)]));
                     }
@@ -409,6 +414,9 @@ fn era_of(message: &Message, context: &EraContext) -> Option<EraTag> {
         Message::Stream(batches) => batches.first().map(|batch| batch.era_tag),
         // A certificate was checked only if it is for the height of the context it was checked in.
         Message::Commit { height, .. } if *height == context.height => Some(context.era_tag),
+        Message::Commit { height, qc } if context.is_fork(*height, qc) => {
+            context.previous_era.as_ref().map(|(tag, _)| *tag)
+        }
         _ => None,
     }
 }

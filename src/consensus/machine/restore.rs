@@ -5,6 +5,7 @@ use super::exchange::record_name;
 use super::{Machine, RoundStep};
 use crate::consensus::host::Host;
 use crate::consensus::output::{Record, Target};
+use crate::consensus::stream::Insertion;
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::Txid;
@@ -129,7 +130,9 @@ impl Machine {
         let votes_max = self.era.votes_max;
         let batch = Arc::new(batch);
         if let Some(stream) = self.era.streams.get_mut(usize::from(batch.voter)) {
-            stream.insert(&batch, votes_max);
+            if let Insertion::Equivocation(excluded) = stream.insert(&batch, votes_max) {
+                self.accuse_of_batches(&batch, &excluded);
+            }
             self.count(host, &batch, None);
         }
     }

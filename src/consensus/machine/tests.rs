@@ -1,6 +1,7 @@
 //! Single rules of the machine, each in the smallest network that shows it. Whole runs under faults are
 //! the simulation's (`tests/simulation`).
 
+mod offences;
 mod standing;
 
 use super::*;
@@ -66,28 +67,45 @@ struct Node {
 impl Node {
     /// A node that has heard a quorum and signs.
     fn new(node: u8) -> Self {
-        let mut signing = Self::with(node, Start::Whole { since: vec![None], nonce: [9; 32] });
-        for other in (0..MEMBERS).filter(|other| *other != node) {
-            signing.connect(other);
-            signing.receive(other, signing.status());
-        }
-        for other in (0..MEMBERS).filter(|other| *other != node) {
-            signing.step(Input::PeerDown { peer: peer(other) });
-        }
-        assert_eq!(signing.machine.standing(), Standing::Signing);
+        let mut signing = Self::unstarted(node);
+        signing.step(Input::Start);
+        signing.hear_all(node);
         signing
+    }
+
+    /// All others connect, tell that they have nothing of this era, and go.
+    fn hear_all(&mut self, node: u8) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        for other in (0..MEMBERS).filter(|other| *other != node) {
+            outputs.extend(self.connect(other));
+            outputs.extend(self.receive(other, self.status()));
+        }
+        for other in (0..MEMBERS).filter(|other| *other != node) {
+            outputs.extend(self.step(Input::PeerDown { peer: peer(other) }));
+        }
+        assert_eq!(self.machine.standing(), Standing::Signing);
+        outputs
+    }
+
+    /// A node with a whole log that has not started.
+    fn unstarted(node: u8) -> Self {
+        Self::made(node, Start::Whole { since: vec![None], nonce: [9; 32] })
     }
 
     /// A node that has just started.
     fn with(node: u8, start: Start) -> Self {
+        let mut started = Self::made(node, start);
+        started.step(Input::Start);
+        started
+    }
+
+    fn made(node: u8, start: Start) -> Self {
         let genesis = genesis();
         let pool = Arc::new(Pool::new(PoolLimits::default()));
         let host = ChainHost::new(Arc::new(Ledger::in_memory(&genesis)), pool);
         let signer: Box<dyn Signer> = Box::new(vote_key(node));
         let machine = Machine::new(Some(signer), Timing::of(NetworkKind::Devnet), &host, start);
-        let mut started = Self { machine, host, now_us: MS };
-        started.step(Input::Start);
-        started
+        Self { machine, host, now_us: MS }
     }
 
     fn step(&mut self, input: Input) -> Vec<Output> {

@@ -281,6 +281,57 @@ fn a_changed_output_is_noticed_although_the_database_is_intact() {
     assert!(error.is_corrupt() && error.to_string().contains("state hash"), "{error}");
 }
 
+/// A store of sixty masternodes, one of which has left, with the ledger beside it.
+fn departed(dir: &Path) -> (Genesis, Store, Ledger) {
+    let masternodes = (1..=60).map(crate::ledger::tests::founder).collect();
+    let genesis = Genesis { masternodes, ..genesis_with(2) };
+    let store = open(dir, &genesis).unwrap();
+    let ledger = store.load().unwrap();
+    let leaving = ledger.tip().registry.voting_with(&key(9).public()).unwrap().id;
+    let change = crate::wallet::special::Change { validator: leaving, sequence: 1, expiry: 50 };
+    let unbonding = crate::wallet::special::unbond(ledger.chain(), change, &key(9));
+    store.commit(&write_of(&ledger, vec![SealedTransaction::new(unbonding)])).unwrap();
+    (genesis, store, ledger)
+}
+
+#[test]
+fn the_registry_and_the_committee_of_the_last_block_are_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let (genesis, store, ledger) = departed(dir.path());
+    drop(store);
+    let store = open(dir.path(), &genesis).unwrap();
+    let loaded = store.load().unwrap();
+    same_state(&loaded, &ledger);
+    let (found, expected) = (loaded.tip(), ledger.tip());
+    assert_eq!((found.committee.len(), found.next_committee.len()), (60, 59));
+    assert_eq!(*found.registry, *expected.registry);
+    // The next block is checked against the committee that decided the last one.
+    store.commit(&write_of(&loaded, vec![])).unwrap();
+    same_state(&store.load().unwrap(), &loaded);
+}
+
+#[test]
+fn a_shorter_registry_leaves_nothing_of_the_longer_one_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, store, ledger) = departed(dir.path());
+    let tip = ledger.tip();
+    let long = crate::primitives::encoding::encode(&RegistryRecord {
+        parts: tip.registry.parts(),
+        committee: tip.committee.members().to_vec(),
+    });
+    assert!(long.len() > 2 * CHUNK_BYTES, "several chunks are exercised");
+    let mut diff = (*write_of(&ledger, vec![]).diff).clone();
+    let few = tip.registry.entries().take(3).cloned().collect();
+    diff.registry = Arc::new(Registry::new(few));
+    diff.committee = Arc::new(diff.registry.committee());
+    let write = write_of(&Ledger::from_parts(&genesis_with(0), (*tip).clone(), vec![]), vec![]);
+    store.commit(&BlockWrite { diff: Arc::new(diff.clone()), ..write }).unwrap();
+    let (registry, committee) = store.registry().unwrap();
+    assert_eq!((&registry, committee), (&*diff.registry, (*diff.committee).clone()));
+    let error = store.load().unwrap_err();
+    assert!(error.is_corrupt() && error.to_string().contains("another registry"), "{error}");
+}
+
 #[test]
 fn a_damaged_chunk_is_noticed_by_its_checksum() {
     let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(2));

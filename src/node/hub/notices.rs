@@ -10,6 +10,7 @@ use crate::primitives::certificate::Qc;
 use crate::primitives::clean::CleanText;
 use crate::primitives::committee::{Committee, VoterIndex};
 use crate::primitives::hash::Txid;
+use crate::primitives::masternode::MasternodeStatus;
 use crate::primitives::vote::Step;
 use crate::telemetry::cause::{
     GapCount, MissCause, MissedVote, PaymentGap, SplitVote, StallReason, StalledRound, name_all,
@@ -130,11 +131,33 @@ impl Hub {
                     format!("peer {} holds the vote key of this node: stop one of the two", peer.0.short());
                 self.alert_standing(now, &text);
             }
-            Notice::Equivocation { voter, what } => {
-                let text = format!("{} signed two {what} that exclude each other", name(*voter));
-                self.alert_standing(now, &text);
+            Notice::Seat { height, voter, status } => self.observe_seat(now, *height, *voter, *status),
+            Notice::Equivocation { name, evidence } => {
+                let what = evidence.offence.name();
+                self.alert_standing(now, &format!("masternode {name} signed {what}: it can be punished"));
             }
         }
+    }
+
+    /// This node's key entered or left the committee.
+    fn observe_seat(
+        &self,
+        now: Now,
+        height: u64,
+        voter: Option<VoterIndex>,
+        status: Option<MasternodeStatus>,
+    ) {
+        let text = match (voter, status) {
+            (Some(_), _) => format!("this node votes from height {height} on"),
+            (None, Some(status)) => {
+                format!("this node no longer votes from height {height} on: its masternode is {status}")
+            }
+            (None, None) => {
+                format!("this node no longer votes from height {height} on: no masternode votes with its key")
+            }
+        };
+        tracing::warn!(height, "{text}");
+        self.alert_once(now, AlertLevel::Warning, &text);
     }
 
     /// How long the sync of the vote log took that what is observed next waited for, in microseconds.

@@ -7,8 +7,9 @@ use crate::light::claim::FinalityClaim;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{HEADER_VERSION, Header};
 use crate::primitives::committee::Member;
-use crate::primitives::hash::{BlockId, Hash, MasternodeId};
-use crate::primitives::keys::{SecretKey, Signature};
+use crate::primitives::evidence::{Evidence, Offence, VoteHead};
+use crate::primitives::hash::{BlockId, EraTag, Hash, MasternodeId};
+use crate::primitives::keys::{PublicKey, SecretKey, Signature};
 use crate::primitives::transaction::{
     SealedTransaction, SharedTransaction, TRANSACTION_VERSION, Transaction, TransactionKind, TxStatus,
 };
@@ -90,7 +91,8 @@ fn final_of(txid: Txid) -> Output {
 
 fn committed(block: &Arc<Block>) -> Output {
     let votes = [0, 1, 2].map(|voter| (voter, Signature([0; 64]))).to_vec();
-    Output::Committed { block: Arc::clone(block), qc: Qc::new(0, Step::Precommit, block.id(), votes) }
+    let qc = Qc::new(0, Step::Precommit, block.id(), votes);
+    Output::Committed { block: Arc::clone(block), qc, next: committee() }
 }
 
 fn view(height: u64, connected: [bool; 4]) -> View {
@@ -351,11 +353,19 @@ fn alerts_stand_as_long_as_their_condition_and_keep_the_time_they_began() {
 #[test]
 fn an_equivocation_is_a_critical_alert_that_stands() {
     let hub = hub();
-    let twice = Output::Notice(Notice::Equivocation { voter: 3, what: "vote batches" });
+    let vote = |n| VoteHead { block: None, signature: Signature([n; 64]) };
+    let offence = Offence::Votes { round: 0, step: Step::Prevote, votes: [vote(1), vote(2)] };
+    let (vote_key, era_tag) = (PublicKey([3; 32]), EraTag::default());
+    let evidence = Evidence { offender: MasternodeId::default(), vote_key, era_tag, offence };
+    let name = "delta".to_owned();
+    let twice = Output::Notice(Notice::Equivocation { name, evidence: Arc::new(evidence) });
     hub.observe(at(1), &[twice.clone(), twice]);
     let snapshot = refresh(&hub, at(2));
     let texts: Vec<_> = snapshot.alerts.iter().map(|alert| (alert.level, alert.text.as_str())).collect();
-    assert_eq!(texts, [(AlertLevel::Critical, "delta signed two vote batches that exclude each other")]);
+    assert_eq!(
+        texts,
+        [(AlertLevel::Critical, "masternode delta signed two prevotes of one round: it can be punished")]
+    );
 }
 
 #[test]

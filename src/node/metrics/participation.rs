@@ -116,7 +116,7 @@ impl Participation {
     }
 
     /// Makes `committee` the current one; members keep their statistics by key.
-    fn enter(&mut self, committee: Arc<Committee>) {
+    pub(super) fn enter(&mut self, committee: Arc<Committee>) {
         let keys = |committee: &Committee| -> Vec<PublicKey> {
             committee.members().iter().map(|member| member.vote_key).collect()
         };

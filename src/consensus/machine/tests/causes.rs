@@ -169,6 +169,56 @@ fn own_cause_when_others_decide(node: &mut Node, voters: [u8; 3], block: Option<
     attendance(&outputs).1.unwrap()
 }
 
+/// The block of the proposer of round 0 is pulled, with the precommits of these; what is told then.
+fn pulled(node: &mut Node, signers: &[u8]) -> (Vec<(VoterIndex, Absence)>, Option<OwnAbsence>) {
+    let Outline { header, last_commit, .. } = proposal().outline;
+    let block = Block { header, last_commit, transactions: Vec::new() };
+    let votes = signers.iter().map(|signer| (node.index_of(*signer), Signature([0; 64]))).collect();
+    let qc = Qc::new(0, Step::Precommit, block.id(), votes);
+    let block = Verified { value: (block, qc), era: node.machine.context.era_tag };
+    attendance(&node.step(Input::Decided { from: peer(signers[0]), block }))
+}
+
+fn member_in_the_era() -> (Node, [u8; 3]) {
+    let (proposer, [me, left, right]) = proposer();
+    let mut node = Node::new(me);
+    for other in [left, right, proposer] {
+        node.connect(other);
+    }
+    node.now_us += 700 * MS;
+    (node, [left, right, proposer])
+}
+
+#[test]
+fn who_signed_what_was_caught_up_is_not_known_and_this_node_had_not_frozen() {
+    let (mut node, [left, right, proposer]) = member_in_the_era();
+    let absent = node.index_of(right);
+    let (others, own) = pulled(&mut node, &[left, proposer]);
+    assert_eq!(others, [(absent, Absence::Unobserved)]);
+    assert_eq!(own, Some(OwnAbsence::NotFrozen { era_us: 700 * MS }));
+}
+
+#[test]
+fn a_node_that_others_have_left_behind_says_so() {
+    let (mut node, others) = member_in_the_era();
+    node.machine.peers.find(&peer(others[0])).unwrap().height = 5;
+    assert_eq!(pulled(&mut node, &others).1, Some(OwnAbsence::Behind { best: 5 }));
+    assert!(node.machine.checkpoint.watch.entered_behind, "height 2 too is entered behind the others");
+}
+
+#[test]
+fn a_node_that_heard_too_few_prevotes_says_so() {
+    let (mut node, [left, right, proposer]) = frozen_member(3);
+    node.receive(proposer, Message::Proposal(proposal()));
+    node.votes(Step::Prevote, None, &[left, right]);
+    let outputs = node.wake_at(node.now_us + TIMING.prevote_us + MS);
+    assert!(matches!(stall(&outputs), (Some(Step::Prevote), StallReason::Split { .. }, _)), "{outputs:?}");
+    let committee = &node.machine.context.committee;
+    let (heard, quorum) = (3 * committee.weight(0), committee.quorum());
+    let own = pulled(&mut node, &[left, right, proposer]).1;
+    assert_eq!(own, Some(OwnAbsence::NoPrevoteQuorum { round: 0, heard, quorum }));
+}
+
 /// The proposal of the proposer of round 0, and its batches that make it ready.
 fn proposal() -> Proposal {
     let (number, [left, right, _]) = proposer();

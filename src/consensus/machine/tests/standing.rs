@@ -83,7 +83,7 @@ impl Node {
         self.step(Input::Decided { from: peer(1), block })
     }
 
-    fn hear(&mut self, node: u8) -> Vec<Output> {
+    fn hear_from(&mut self, node: u8) -> Vec<Output> {
         self.connect(node);
         self.receive(node, self.status())
     }
@@ -106,10 +106,10 @@ fn nothing_is_signed_before_a_quorum_was_heard_at_the_own_height_and_observers_a
     let mut node = Node::with(0, whole());
     node.step(Input::PeerUp { peer: peer(9), vote_key: None });
     node.receive(9, node.status());
-    node.hear(1);
+    node.hear_from(1);
     assert_eq!(node.machine.standing(), Standing::Listening { heard_weight: 2, quorum_weight: 3 });
     assert!(!node.signs_a_payment(0));
-    let outputs = node.hear(2);
+    let outputs = node.hear_from(2);
     let may = outputs.iter().position(|output| matches!(output, Output::Sign { since: None, next: NEW }));
     let first = outputs.iter().position(|output| signed(std::slice::from_ref(output)));
     assert!(may.unwrap() < first.unwrap(), "the payment that waited is voted for, after the word of it");
@@ -128,7 +128,7 @@ fn a_status_that_shows_more_of_the_own_key_than_the_log_holds_is_not_heard() {
         node.connect(peer);
         node.receive(peer, Message::Status(status));
     }
-    node.hear(3);
+    node.hear_from(3);
     assert_eq!(node.machine.standing(), Standing::Listening { heard_weight: 2, quorum_weight: 3 });
     // The claim alone proves nothing; the message it speaks of does.
     node.receive(1, node.batch_of(0, 0, false));
@@ -138,9 +138,9 @@ fn a_status_that_shows_more_of_the_own_key_than_the_log_holds_is_not_heard() {
 #[test]
 fn a_change_of_height_needs_a_quorum_heard_anew_and_what_was_said_of_it_before_counts() {
     let mut node = Node::with(0, whole());
-    node.hear(1);
+    node.hear_from(1);
     let mut ahead = Node::with(0, whole());
-    ahead.hear(1);
+    ahead.hear_from(1);
     ahead.decided(&[1, 2, 3], Vec::new());
     let next = ahead.status();
     node.connect(2);
@@ -155,14 +155,14 @@ fn a_change_of_height_needs_a_quorum_heard_anew_and_what_was_said_of_it_before_c
 fn a_new_directory_signs_on_a_chain_that_has_not_begun_and_on_no_other() {
     let fresh = || Start::Fresh { tried: Vec::new(), nonce: NEW };
     let mut node = Node::with(0, fresh());
-    node.hear(1);
-    node.hear(2);
+    node.hear_from(1);
+    node.hear_from(2);
     assert_eq!(node.machine.standing(), Standing::Signing);
     let mut late = Node::with(0, fresh());
-    late.hear(1);
+    late.hear_from(1);
     late.decided(&[1, 2, 3], Vec::new());
-    late.hear(1);
-    late.hear(2);
+    late.hear_from(1);
+    late.hear_from(2);
     assert!(
         matches!(late.machine.standing(), Standing::Resuming { reason, .. } if reason.contains("the chain has begun"))
     );
@@ -172,8 +172,8 @@ fn a_new_directory_signs_on_a_chain_that_has_not_begun_and_on_no_other() {
 #[test]
 fn a_lost_log_is_made_good_by_a_resume_after_a_whole_era_without_a_sighting() {
     let mut node = Node::with(0, lost());
-    node.hear(1);
-    node.hear(2);
+    node.hear_from(1);
+    node.hear_from(2);
     assert_eq!(resume_in(&node.decided(&[1, 2, 3], Vec::new())), None, "the first era was not seen whole");
     let outputs = node.decided(&[1, 2, 3], Vec::new());
     let resume = resume_in(&outputs).expect("era 2 was quiet");
@@ -181,8 +181,8 @@ fn a_lost_log_is_made_good_by_a_resume_after_a_whole_era_without_a_sighting() {
     assert!(!node.signs_a_payment(0));
     node.decided(&[1, 2, 3], vec![resume]);
     assert!(matches!(node.machine.standing(), Standing::Listening { .. }));
-    node.hear(1);
-    let outputs = node.hear(2);
+    node.hear_from(1);
+    let outputs = node.hear_from(2);
     assert!(outputs.iter().any(|output| matches!(output, Output::Sign { since: Some(NEW), .. })));
     assert!(signed(&outputs), "the payment that waited");
 }
@@ -190,7 +190,7 @@ fn a_lost_log_is_made_good_by_a_resume_after_a_whole_era_without_a_sighting() {
 #[test]
 fn an_era_with_a_sighting_is_not_quiet_and_the_next_one_without_is() {
     let mut node = Node::with(0, lost());
-    node.hear(1);
+    node.hear_from(1);
     node.decided(&[1, 2, 3], Vec::new());
     node.receive(1, node.batch_of(0, 0, true));
     assert_eq!(resume_in(&node.decided(&[1, 2, 3], Vec::new())), None);
@@ -202,7 +202,7 @@ fn an_era_with_a_sighting_is_not_quiet_and_the_next_one_without_is() {
 fn blocks_that_are_caught_up_with_are_no_eras_that_were_watched() {
     let mut node = Node::with(0, lost());
     let mut ahead = Node::with(0, lost());
-    ahead.hear(1);
+    ahead.hear_from(1);
     (0..5).for_each(|_| drop(ahead.decided(&[1, 2, 3], Vec::new())));
     node.connect(1);
     node.receive(1, ahead.status());
@@ -226,15 +226,15 @@ fn a_certificate_that_counts_an_own_vote_the_log_lacks_shows_that_the_log_is_old
 #[test]
 fn after_the_resume_of_another_process_nothing_is_signed_and_block_and_height_are_told() {
     let mut node = Node::new(0);
-    node.hear(1);
-    node.hear(2);
+    node.hear_from(1);
+    node.hear_from(2);
     assert!(node.signs_a_payment(0));
     let foreign = resume_of(&node, 0, OLD);
     node.decided(&[1, 2, 3], vec![foreign]);
     let block = node.host.tip().block;
     assert_eq!(node.machine.standing(), Standing::Displaced { height: 1, block });
-    node.hear(1);
-    node.hear(2);
+    node.hear_from(1);
+    node.hear_from(2);
     assert!(!node.signs_a_payment(1));
     let outputs = node.wake_at(node.now_us + 60_000_000);
     assert!(!signed(&outputs) && halted(&outputs).is_none());
@@ -260,8 +260,8 @@ fn restarted_after(nonce: Nonce, start: Start) -> Node {
 fn a_resume_that_took_effect_while_the_node_was_down_is_known_by_its_number() {
     let mut own = restarted_after(OLD, Start::Lost { reason: "lost".into(), tried: vec![OLD], nonce: NEW });
     assert!(matches!(own.machine.standing(), Standing::Listening { .. }));
-    own.hear(1);
-    let outputs = own.hear(2);
+    own.hear_from(1);
+    let outputs = own.hear_from(2);
     assert!(outputs.iter().any(|output| matches!(output, Output::Sign { since: Some(OLD), .. })));
     let whole = restarted_after(OLD, Start::Whole { since: vec![Some(OLD)], nonce: NEW });
     assert!(matches!(whole.machine.standing(), Standing::Listening { .. }));
@@ -292,13 +292,13 @@ fn while_a_process_with_the_same_key_is_connected_a_whole_era_is_listened_to() {
             |output| matches!(output, Output::Notice(Notice::SameKey { peer: twin }) if *twin == peer(8))
         )
     );
-    node.hear(1);
-    node.hear(2);
+    node.hear_from(1);
+    node.hear_from(2);
     assert!(matches!(node.machine.standing(), Standing::Listening { .. }));
     for _ in 0..2 {
         node.decided(&[1, 2, 3], Vec::new());
-        node.hear(1);
-        node.hear(2);
+        node.hear_from(1);
+        node.hear_from(2);
     }
     assert_eq!(node.machine.standing(), Standing::Signing);
 }

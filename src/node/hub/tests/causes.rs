@@ -87,7 +87,10 @@ fn this_node_tells_its_own_cause() {
         let others = [1, 2, 3].map(|voter| (voter, Signature([0; 64]))).to_vec();
         let first = block(1, Vec::new());
         let qc = Qc::new(0, Step::Precommit, first.id(), others);
-        hub.observe(at(1), &[attended(1, Vec::new(), Some(own)), Output::Committed { block: first, qc }]);
+        hub.observe(
+            at(1),
+            &[attended(1, Vec::new(), Some(own)), Output::Committed { block: first, qc, next: committee() }],
+        );
         hub.observe(at(2), &[committed(&block_after(2, &[1, 2, 3]))]);
         assert_eq!(told_missed(&drain(&mut subscription)), [("alpha".to_owned(), cause)]);
     }
