@@ -38,6 +38,7 @@ use crate::node::verify::{Arrival, OnFault, Verifier, Worker};
 use crate::node::{clock, watch};
 use crate::pool::Pool;
 use crate::primitives::clean::CleanText;
+use crate::primitives::hash::ChainId;
 use crate::primitives::keys::{PublicKey, SecretKey};
 use crate::rpc::control::{ControlError, ControlServer};
 use arc_swap::ArcSwap;
@@ -227,7 +228,7 @@ fn open(
                 stored: store.height(),
             }
             .judge();
-            open_to_vote(config, store, &key, floor, judged)?
+            open_to_vote(config, store, (genesis.chain_id(), &key), floor, judged)?
         }
         _ => open_to_observe(config, store, floor)?,
     };
@@ -254,12 +255,11 @@ fn read_floor(data_dir: &Path, key: Option<PublicKey>) -> Result<(SignFloor, Opt
 fn open_to_vote(
     config: &Config,
     store: Store,
-    key: &SecretKey,
+    (chain, key): (ChainId, &SecretKey),
     floor: SignFloor,
     judged: Judgement,
 ) -> Result<Opened, NodeError> {
     let directory = config.journal_path();
-    let chain = store.load()?.chain();
     let begin = |judged: Judgement| -> Result<(Instance, Start), NodeError> {
         let Judgement { since, drawn, log_is_useless } = judged;
         if let Since::Lost(reason) = &since {

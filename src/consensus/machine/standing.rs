@@ -55,7 +55,7 @@ pub(super) struct KeyWatch {
     /// The newest `Resume` of the key that was seen in a block.
     resumed: Option<(u64, Nonce)>,
     /// Voters whose status of this era shows nothing of the own key that the log lacks.
-    heard: BTreeSet<VoterIndex>,
+    pub(super) heard: BTreeSet<VoterIndex>,
     /// Statuses of the next era; one a peer.
     ahead: BTreeMap<PeerId, Status>,
     /// The era was entered when nobody was known to be ahead.
@@ -225,7 +225,7 @@ impl Machine {
     }
 
     /// Begins to sign when a quorum was heard.
-    fn begin_if_heard(&mut self, host: &mut dyn Host) {
+    pub(super) fn begin_if_heard(&mut self, host: &mut dyn Host) {
         let listens = self.key_watch.post == Post::Listening && self.halted.is_none() && self.me.is_some();
         // A process with the same key and a log like this one's may be silent just now.
         let twin = self.signer.as_ref().is_some_and(|signer| self.peers.holds(&signer.public()));
@@ -252,6 +252,10 @@ impl Machine {
             // The era may have ended while this node listened.
             self.timers.era_end.get_or_insert(self.now.monotonic_us);
             self.resume_era(host);
+            // Shown to the others at once, so that a second process with this key does not think it silent.
+            if host.params().fast_path && self.era.next_sequence == 0 {
+                self.flush(host, false);
+            }
         }
     }
 
