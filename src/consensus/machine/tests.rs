@@ -2,6 +2,7 @@
 //! the simulation's (`tests/simulation`).
 
 mod offences;
+mod specials;
 mod standing;
 
 use super::*;
@@ -86,20 +87,24 @@ impl Node {
 
     /// A node with a whole log that has not started.
     fn unstarted(node: u8) -> Self {
-        Self::made(node, Start::Whole { since: vec![None], nonce: [9; 32] })
+        Self::on(&genesis(), node)
+    }
+
+    /// The same on the chain of another genesis.
+    fn on(genesis: &Genesis, node: u8) -> Self {
+        Self::made(genesis, node, Start::Whole { since: vec![None], nonce: [9; 32] })
     }
 
     /// A node that has just started.
     fn with(node: u8, start: Start) -> Self {
-        let mut started = Self::made(node, start);
+        let mut started = Self::made(&genesis(), node, start);
         started.step(Input::Start);
         started
     }
 
-    fn made(node: u8, start: Start) -> Self {
-        let genesis = genesis();
+    fn made(genesis: &Genesis, node: u8, start: Start) -> Self {
         let pool = Arc::new(Pool::new(PoolLimits::default()));
-        let host = ChainHost::new(Arc::new(Ledger::in_memory(&genesis)), pool);
+        let host = ChainHost::new(Arc::new(Ledger::in_memory(genesis)), pool);
         let signer: Box<dyn Signer> = Box::new(vote_key(node));
         let machine = Machine::new(Some(signer), Timing::of(NetworkKind::Devnet), &host, start);
         Self { machine, host, now_us: MS }
