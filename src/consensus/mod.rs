@@ -14,6 +14,7 @@ pub mod output;
 pub mod planted;
 mod rounds;
 pub mod signer;
+pub mod standing;
 mod stream;
 mod tally;
 pub mod timing;

@@ -1,6 +1,7 @@
 //! What comes out of the machine, to be executed in order.
 
 use crate::consensus::cause::{Absence, Gap, OwnAbsence, StallReason};
+use crate::consensus::standing::{Nonce, Standing};
 use crate::light::claim::FinalityClaim;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{Block, Outline};
@@ -78,6 +79,10 @@ pub enum Output {
     Rejected { txid: Txid, from: Option<PeerId>, reason: Rejection },
     /// The peer sent what no honest peer sends.
     Misbehaved { peer: PeerId, what: &'static str },
+    /// From now on this node signs with a log that is whole since the `Resume` with this number, or
+    /// since its key was registered; `next` is the number its next `Resume` will carry. To be made
+    /// durable before any later output takes effect.
+    Sign { since: Option<Nonce>, next: Nonce },
     /// This node must not go on; the text says why and what to do.
     Halt { reason: String },
     /// For people.
@@ -121,6 +126,12 @@ pub enum Notice {
     PaymentVotesMissed { height: u64, prepares: Vec<(Gap, u32, Txid)>, commits: Vec<(Gap, u32, Txid)> },
     /// A precommit for a block decided here `late_us` microseconds before.
     LatePrecommit { height: u64, voter: u16, late_us: u64 },
+    /// The standing of the vote key has changed.
+    Standing(Standing),
+    /// A message of the own key that the log lacks was seen in era `height`; the first of that era.
+    KeyElsewhere { height: u64, what: String },
+    /// A peer has proven in the handshake that it holds the own vote key.
+    SameKey { peer: PeerId },
     /// This node's key has entered or left the committee of a height; `status` is that of the masternode
     /// it is registered for, if any.
     Seat { height: u64, voter: Option<u16>, status: Option<MasternodeStatus> },

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// Rounds kept below the current one. A quorum that old can only be completed by a peer that is
 /// decided anyway, and it answers with the decided block.
-const ROUNDS_KEPT: u32 = 64;
+pub(super) const ROUNDS_KEPT: u32 = 64;
 
 /// The votes of one step of one round, one a voter.
 #[derive(Clone, Debug, Default)]

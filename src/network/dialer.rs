@@ -183,6 +183,9 @@ async fn attempt(
     if address == canonical(context.advertised) {
         return Dialled::Itself;
     }
+    if let Some(second) = context.registry.second_at(address) {
+        return Dialled::Already(second);
+    }
     let Some(target) = reachable(context.endpoint.local_addr().ok(), address) else {
         return fail(format!("{address} cannot be reached from a socket of the other ip version"));
     };
@@ -197,14 +200,13 @@ async fn attempt(
         Ok(Err(error)) => return Dialled::Failed(Refusal::of(&error)),
         Err(_) => return fail(format!("no answer from {address} within {} s", patience.as_secs())),
     };
-    let identified = handshake::identify(&connection, context.own)
-        .and_then(|id| handshake::expect_key(address, key, id).map(|()| id));
+    let identified =
+        handshake::identify(&connection).and_then(|id| handshake::expect_key(address, key, id).map(|()| id));
     let id = match identified {
         Ok(id) => id,
         Err(refusal) => {
             refusal.close(&connection);
-            let itself = refusal.code == Some(CloseCode::SelfConnection);
-            return if itself { Dialled::Itself } else { Dialled::Failed(refusal) };
+            return Dialled::Failed(refusal);
         }
     };
     let Some(permit) = context.registry.begin_dial(id) else {
@@ -218,6 +220,7 @@ async fn attempt(
             refusal.close(&connection);
             match refusal.code {
                 Some(CloseCode::Duplicate) => Dialled::Already(id),
+                Some(CloseCode::SelfConnection) => Dialled::Itself,
                 _ => Dialled::Failed(refusal),
             }
         }
@@ -234,9 +237,9 @@ async fn exchange(
     let (mut send, receive) = connection.open_bi().await.map_err(|error| Refusal::of(&error))?;
     handshake::send(&mut send, &context.hello()).await?;
     let hello = handshake::receive(receive).await?;
-    hello.check(context.chain, permit.peer())?;
-    let mut peer =
-        Peer::new(permit.peer(), &hello, connection.clone(), address, false, CancellationToken::new());
+    hello.check(context.chain, context.instance, permit.peer())?;
+    let id = context.registry.identity(permit.peer(), hello.instance, address);
+    let mut peer = Peer::new(id, &hello, connection.clone(), address, false, CancellationToken::new());
     // The address that was just reached is better than any claim.
     peer.listen = address;
     let peer = Arc::new(peer);

@@ -209,12 +209,20 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// Checks everything a hello claims. `own` is this node's chain and `peer` the key proven by TLS.
+    /// Checks everything a hello claims. `own` and `instance` are this node's chain and process, `peer`
+    /// the key proven by TLS.
     ///
     /// # Errors
     /// The [`Refusal`] to be told to the peer.
-    pub fn check(&self, own: ChainId, peer: PeerId) -> Result<(), Refusal> {
+    pub fn check(&self, own: ChainId, instance: u64, peer: PeerId) -> Result<(), Refusal> {
         let refuse = |code, text: String| Err(Refusal::new(code, &text));
+        // Another process with the same key is a peer like any other: both have to learn of each other.
+        if self.instance == instance {
+            return refuse(
+                CloseCode::SelfConnection,
+                "self-connection: both ends are one process".to_owned(),
+            );
+        }
         if self.version != PROTOCOL_VERSION {
             let theirs = self.version;
             return refuse(
@@ -254,16 +262,10 @@ impl Hello {
 /// The peer's key, or why there is none.
 ///
 /// # Errors
-/// [`Refusal`] when TLS has proven no ed25519 key, or this node's own.
-pub fn identify(connection: &Connection, own: PeerId) -> Result<PeerId, Refusal> {
-    match tls::peer_of(connection) {
-        None => Err(Refusal::new(CloseCode::BadHello, "no ed25519 transport key was proven")),
-        Some(peer) if peer == own => Err(Refusal::new(
-            CloseCode::SelfConnection,
-            "self-connection: both ends use the same network key",
-        )),
-        Some(peer) => Ok(peer),
-    }
+/// [`Refusal`] when TLS has proven no ed25519 key.
+pub fn identify(connection: &Connection) -> Result<PeerId, Refusal> {
+    let none = || Refusal::new(CloseCode::BadHello, "no ed25519 transport key was proven");
+    tls::peer_of(connection).ok_or_else(none)
 }
 
 /// Checks that the peer found at `address` is the one that was to be there.

@@ -56,6 +56,7 @@ async fn welcome(context: Arc<Context>, incoming: Incoming, permit: OwnedSemapho
     let refusal = match greeted.unwrap_or_else(|_| Err(too_late())) {
         Ok((id, hello, stream)) => {
             let ended = CancellationToken::new();
+            let id = context.registry.identity(id, hello.instance, address);
             let peer = Arc::new(Peer::new(id, &hello, connection.clone(), address, true, ended));
             match context.registry.admit_inbound(&peer) {
                 Ok(replaced) => {
@@ -74,10 +75,10 @@ async fn welcome(context: Arc<Context>, incoming: Incoming, permit: OwnedSemapho
 
 /// Receives and checks the hello of a dialler.
 async fn greet(context: &Context, connection: &Connection) -> Result<(PeerId, Hello, SendStream), Refusal> {
-    let peer = handshake::identify(connection, context.own)?;
+    let peer = handshake::identify(connection)?;
     let (send, receive) = connection.accept_bi().await.map_err(|error| Refusal::of(&error))?;
     let hello = handshake::receive(receive).await?;
-    hello.check(context.chain, peer)?;
+    hello.check(context.chain, context.instance, peer)?;
     Ok((peer, hello, send))
 }
 

@@ -4,12 +4,14 @@
 //! counts change only together with the map, under its guard; reading counts costs no lock. A dialler
 //! says hello only while it holds no connection to the peer, so most duplicates resolve themselves:
 //! only two hellos that cross need a rule, and both sides apply the same one, keeping the connection
-//! dialled by the smaller network key.
+//! dialled by the smaller network key. Two processes with one network key are two peers: the one that
+//! comes second, from another address, is known by a number derived from the key and its process.
 
 use crate::network::handshake::{CloseCode, Hello, Refusal, close};
 use crate::network::queue::Queue;
 use crate::network::wire::Class;
 use crate::primitives::clean::CleanText;
+use crate::primitives::hash::{Domain, hash};
 use crate::primitives::keys::PublicKey;
 use crate::primitives::message::PeerId;
 use bytes::Bytes;
@@ -47,7 +49,7 @@ pub struct Traffic {
 /// Figures of one peer as measured; values a console shows.
 #[derive(Clone, Debug)]
 pub struct PeerSnapshot {
-    /// Network key.
+    /// Network key, or what [`Registry::identity`] made of it.
     pub peer: PeerId,
     /// Vote key it has proven to speak for.
     pub vote_key: Option<PublicKey>,
@@ -341,6 +343,31 @@ impl Registry {
         let mut peers = Vec::new();
         self.for_each(|peer| peers.push(Arc::clone(peer)));
         peers
+    }
+
+    /// Under which id a process that has proven `key` is entered: the key, unless another process with
+    /// it is connected from another address, or it is this node's own.
+    pub fn identity(&self, key: PeerId, instance: u64, address: SocketAddr) -> PeerId {
+        let held = self.slots.get(&key).and_then(|slot| slot.live.clone());
+        // At one address there is one process: the other one has ended and its successor takes its place.
+        let is_second = held.is_some_and(|live| {
+            live.instance != instance && live.address != address && live.connection.close_reason().is_none()
+        });
+        if !is_second && key != self.own {
+            return key;
+        }
+        tracing::warn!(%address, key = %key.0.short(), "two processes use one network key");
+        PeerId(PublicKey(hash(Domain::PEER, &[&key.0.0, &instance.to_le_bytes()]).0))
+    }
+
+    /// The connection to the process at `address` that came second with its key: what it proves says
+    /// nothing of whether it is connected.
+    pub fn second_at(&self, address: SocketAddr) -> Option<PeerId> {
+        let all = self.all();
+        let second = |peer: &&Arc<Peer>| {
+            peer.address == address && crate::network::tls::peer_of(&peer.connection) != Some(peer.id)
+        };
+        all.iter().find(second).map(|peer| peer.id)
     }
 
     /// Permission to say hello to `peer`; `None` when it is connected or being dialled.

@@ -5,6 +5,7 @@
 //! that says why, or an empty list.
 
 use crate::consensus::input::Now;
+use crate::consensus::standing::{NOT_REGISTERED, Stage, Standing};
 use crate::node::host_info::HostProbe;
 use crate::node::hub::{Hub, Identity, MachineReport, Phase};
 use crate::node::metrics::MemberStats;
@@ -104,7 +105,13 @@ impl Assembler {
         let own = hub.identity.vote_key.and_then(|key| committee.index_of(&key));
         let state = self.state(hub, machine, &committee, own, now_us);
         if self.joined_ms.is_none()
-            && matches!(state, NodeState::Signing | NodeState::Observing | NodeState::Syncing { .. })
+            && matches!(
+                state,
+                NodeState::Signing
+                    | NodeState::NotSigning { .. }
+                    | NodeState::Observing
+                    | NodeState::Syncing { .. }
+            )
         {
             self.joined_ms = Some(now_us.saturating_sub(hub.started.monotonic_us) / 1000);
         }
@@ -184,8 +191,7 @@ impl Assembler {
                 missing,
             };
         }
-        let signs = own.is_some() && !hub.observes_only.load(Ordering::Relaxed);
-        if signs { NodeState::Signing } else { NodeState::Observing }
+        standing_state(&view.standing, own.is_some())
     }
 
     /// Adds the alerts of conditions that hold, each with the time it began.
@@ -198,6 +204,22 @@ impl Assembler {
         snapshot.alerts.sort_by_key(|alert| alert.time_ms);
         let excess = snapshot.alerts.len().saturating_sub(ALERTS_MAX);
         snapshot.alerts.drain(..excess);
+    }
+}
+
+/// Where a node stands that is connected and at the height of its peers.
+fn standing_state(standing: &Standing, is_member: bool) -> NodeState {
+    if let Some((stage, reason)) = standing.explanation()
+        && !matches!(standing, Standing::Resuming { stage: Stage::Barred { status: NOT_REGISTERED }, .. })
+    {
+        return NodeState::NotSigning { stage: CleanText::new(&stage), reason: CleanText::new(&reason) };
+    }
+    match standing {
+        Standing::Listening { heard_weight, quorum_weight } if is_member => {
+            NodeState::Listening { heard_weight: *heard_weight, quorum_weight: *quorum_weight }
+        }
+        Standing::Signing if is_member => NodeState::Signing,
+        _ => NodeState::Observing,
     }
 }
 
@@ -371,6 +393,9 @@ fn conditions(snapshot: &Snapshot, skew_ms: u64) -> Vec<(&'static str, AlertLeve
         let text = format!("{}: not connected to {}", snapshot.state.label(), names.join(", "));
         found.push(("quorum", AlertLevel::Warning, text));
     }
+    if let NodeState::NotSigning { reason, .. } = &snapshot.state {
+        found.push(("standing", AlertLevel::Critical, format!("{}; {reason}", snapshot.state.label())));
+    }
     if let Some(text) = stalled(snapshot) {
         found.push(("stalled", AlertLevel::Warning, text));
     }
@@ -404,7 +429,8 @@ const STALLED_ERAS: u64 = 3;
 /// Why no checkpoint comes although a quorum is connected: being connected is not voting.
 fn stalled(snapshot: &Snapshot) -> Option<String> {
     let consensus = &snapshot.consensus;
-    let connected = matches!(snapshot.state, NodeState::Signing | NodeState::Observing);
+    let connected =
+        matches!(snapshot.state, NodeState::Signing | NodeState::NotSigning { .. } | NodeState::Observing);
     if !connected || consensus.era_age_ms <= STALLED_ERAS.saturating_mul(consensus.era_ms) {
         return None;
     }

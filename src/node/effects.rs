@@ -10,6 +10,7 @@
 //! never was. Deliberately absent: retries of a failed sync (see [`journal`](crate::node::journal)).
 
 use crate::consensus::output::{Output, Record};
+use crate::consensus::standing::Nonce;
 use crate::node::clock::{micros, monotonic_us};
 use crate::node::floor::VoteLogError;
 use crate::node::journal::GROUP_BYTES;
@@ -38,6 +39,11 @@ pub trait Log: Send {
     /// # Errors
     /// As [`Log::commit`].
     fn next_height(&mut self, height: u64, durable_height: u64) -> Result<(), VoteLogError>;
+    /// Signing begins, with a log that is whole since `since`; see [`Output::Sign`].
+    ///
+    /// # Errors
+    /// As [`Log::commit`].
+    fn sign(&mut self, since: Option<Nonce>, next: Nonce) -> Result<(), VoteLogError>;
 }
 
 /// What effects act on: network, store, people.
@@ -133,6 +139,7 @@ impl<L: Log, S: Sink> Group<'_, L, S> {
             self.carried += 1;
             match output {
                 Output::Persist { .. } => {}
+                Output::Sign { since, next } => self.log.sign(*since, *next)?,
                 Output::Committed { block, .. } => {
                     let next = block.header.height + 1;
                     self.sink.carry_out(output);
@@ -162,6 +169,7 @@ mod tests {
     enum Seen {
         Synced(Vec<u32>),
         Sent(u32),
+        MaySign(Nonce),
         Failed,
     }
 
@@ -194,6 +202,10 @@ mod tests {
             Ok(())
         }
         fn next_height(&mut self, _: u64, _: u64) -> Result<(), VoteLogError> {
+            Ok(())
+        }
+        fn sign(&mut self, _: Option<Nonce>, next: Nonce) -> Result<(), VoteLogError> {
+            self.trace.lock().push(Seen::MaySign(next));
             Ok(())
         }
     }
@@ -260,6 +272,14 @@ mod tests {
     fn nothing_is_sent_before_every_record_in_front_of_it_is_durable() {
         let seen = traced(vec![vec![persist(1), send(1), persist(2), send(2)]], vec![], 9);
         assert_eq!(seen, [Seen::Synced(vec![1, 2]), Seen::Sent(1), Seen::Sent(2)]);
+    }
+
+    #[test]
+    fn nothing_is_sent_before_what_it_is_signed_under_is_durable() {
+        let sign = Output::Sign { since: None, next: [7; 32] };
+        let seen = traced(vec![vec![sign.clone(), send(1)], vec![persist(2), sign, send(2)]], vec![], 9);
+        let may = Seen::MaySign([7; 32]);
+        assert_eq!(seen, [may.clone(), Seen::Sent(1), Seen::Synced(vec![2]), may, Seen::Sent(2)]);
     }
 
     #[test]

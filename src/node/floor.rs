@@ -1,9 +1,8 @@
 //! The sign floor: the greatest height this masternode may have signed in, in a file of its own.
 //!
-//! The database and the vote log can go back in time together (a restored backup, a cloned disk, a
-//! disk that lied about a sync); this file is written before anything of a new height is sent, so a
-//! start that finds it ahead of both knows that votes may be missing from the log and must not sign.
-//! Nothing was ever sent above the floor, so signing is safe again once the chain has passed it.
+//! The database and the vote log can go back in time together (a restored backup, a disk that lied about
+//! a sync); this file is written before anything of a new height is sent, so a start that finds it ahead
+//! of both knows that votes may be missing from the log (see [`traces`](crate::node::traces)).
 //!
 //! It also names the vote key that has signed: the log of one key says nothing of what another has signed,
 //! so a data directory whose vote key was replaced is refused. A floor without a key (of an observer, or
@@ -11,6 +10,8 @@
 //!
 //! Written whole: temporary file, sync, rename, sync of the directory.
 
+use crate::consensus::standing::Nonce;
+use crate::node::instance::{Instance, InstanceError};
 use crate::node::journal::{Journal, JournalError};
 use crate::primitives::keys::PublicKey;
 use std::fs::{File, OpenOptions};
@@ -37,57 +38,14 @@ pub enum FloorError {
         source: io::Error,
     },
     /// The file holds something else.
-    #[error(
-        "`{path}` is damaged: it must hold a line `height = N`, N being the greatest height this masternode may \
-         have signed in; write it anew with a height that is surely not too low"
-    )]
+    #[error("`{path}` is damaged: it must hold a line `height = N`")]
     Damaged { path: PathBuf },
-    /// The chain is there and the floor is not.
-    #[error(
-        "`{path}` is missing while the database is at height {height}: nobody knows how far this masternode has \
-         signed; write `height = N` to it, N being the greatest height the network may have reached by now"
-    )]
-    Missing { path: PathBuf, height: u64 },
     /// The directory was signed in with another key.
     #[error(
         "`{path}` and the vote log beside it are of vote key {bound}, keys/vote.key holds {given}: put the right \
          key back, or start with an empty data directory for a new masternode"
     )]
     OtherKey { path: PathBuf, bound: PublicKey, given: PublicKey },
-}
-
-/// The log and the database are behind what this masternode has signed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "database at height {store}, vote log at {journal}, sign floor {floor}: not voting. Files of this masternode \
-     have gone back in time; it follows the chain without signing, and may vote again when it is restarted at \
-     height {floor} or above"
-)]
-pub struct BehindFloor {
-    /// Height of the newest block in the database.
-    pub store: u64,
-    /// Height of the vote log.
-    pub journal: u64,
-    /// The floor.
-    pub floor: u64,
-}
-
-/// The log begins after the height that the database could take it up at: its votes are still there, but
-/// cannot be replayed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "database at height {store}, vote log from height {oldest} to {newest}: not voting. The database is behind the \
-     vote log, which stays in `journal` untouched; this masternode follows the chain without signing, and may vote \
-     again when it is restarted at height {safe} or above"
-)]
-pub struct BehindLog {
-    /// Height of the newest block in the database.
-    pub store: u64,
-    /// Heights of the oldest and the newest segment.
-    pub oldest: u64,
-    pub newest: u64,
-    /// From here on the log can be taken up, or is not needed any more.
-    pub safe: u64,
 }
 
 /// The file, with what it says.
@@ -130,29 +88,28 @@ impl SignFloor {
         self.is_bound
     }
 
-    /// Whether a database at `store` can take up a log with segments from `oldest` to `newest`.
-    ///
-    /// # Errors
-    /// [`BehindLog`] when heights between them are missing.
-    pub fn check_log(&self, store: u64, oldest: u64, newest: u64) -> Result<(), BehindLog> {
-        if oldest <= store.saturating_add(1) {
-            return Ok(());
-        }
-        // A log that reaches the floor is whole: taken up, it tells all that was signed, as after a crash.
-        let safe = self.height.filter(|floor| *floor > newest).unwrap_or(oldest.saturating_sub(1));
-        Err(BehindLog { store, oldest, newest, safe })
+    /// The floor as the file says it; `None` without a file.
+    #[must_use]
+    pub fn height(&self) -> Option<u64> {
+        self.height
     }
 
-    /// Whether a node with its database at `store` and its log at `journal` may sign.
+    /// A floor without a file.
+    #[must_use]
+    pub fn absent(data_dir: &Path, given: Option<PublicKey>) -> Self {
+        Self { path: data_dir.join(FLOOR_FILE_NAME), height: None, vote_key: given, is_bound: false }
+    }
+
+    /// Puts the floor at `height` even if that is lower: what was signed before does not count any more.
     ///
     /// # Errors
-    /// [`FloorError::Missing`] when the file is gone and the chain is not new.
-    pub fn check(&self, store: u64, journal: u64) -> Result<Result<(), BehindFloor>, FloorError> {
-        match self.height {
-            None if store > 0 => Err(FloorError::Missing { path: self.path.clone(), height: store }),
-            Some(floor) if floor > store && floor > journal => Ok(Err(BehindFloor { store, journal, floor })),
-            _ => Ok(Ok(())),
+    /// [`FloorError::Io`]: nothing may be sent.
+    pub fn restart(&mut self, height: u64) -> Result<(), FloorError> {
+        if self.height == Some(height) {
+            return Ok(());
         }
+        self.height = None;
+        self.raise(height)
     }
 
     /// Raises the floor to `height` and binds it to the vote key, durably. Two syncs; nothing when the
@@ -204,8 +161,12 @@ fn parse(text: &str) -> Option<(u64, Option<PublicKey>)> {
 #[derive(Debug)]
 pub struct VoteLog {
     journal: Journal,
-    /// `None` for a node that must not sign: the floor stays where signing ended.
+    /// `None` for a node without a vote key in a directory that has signed: the floor stays where
+    /// signing ended.
     floor: Option<SignFloor>,
+    /// `None` without a vote key.
+    instance: Option<Instance>,
+    height: u64,
 }
 
 /// Why the vote log stopped working.
@@ -215,6 +176,8 @@ pub enum VoteLogError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Floor(#[from] FloorError),
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
 }
 
 impl VoteLog {
@@ -222,8 +185,13 @@ impl VoteLog {
     ///
     /// # Errors
     /// [`VoteLogError`].
-    pub fn new(journal: Journal, floor: Option<SignFloor>, height: u64) -> Result<Self, VoteLogError> {
-        let mut log = Self { journal, floor };
+    pub fn new(
+        journal: Journal,
+        floor: Option<SignFloor>,
+        instance: Option<Instance>,
+        height: u64,
+    ) -> Result<Self, VoteLogError> {
+        let mut log = Self { journal, floor, instance, height };
         crate::node::effects::Log::next_height(&mut log, height, 0)?;
         Ok(log)
     }
@@ -244,8 +212,19 @@ impl crate::node::effects::Log for VoteLog {
 
     fn next_height(&mut self, height: u64, durable_height: u64) -> Result<(), VoteLogError> {
         self.journal.next_height(height, durable_height)?;
+        self.height = height;
         if let Some(floor) = &mut self.floor {
             floor.raise(height)?;
+        }
+        Ok(())
+    }
+
+    fn sign(&mut self, since: Option<Nonce>, next: Nonce) -> Result<(), VoteLogError> {
+        if let (Some(floor), Some(_)) = (&mut self.floor, since) {
+            floor.restart(self.height)?;
+        }
+        if let Some(instance) = &mut self.instance {
+            instance.signs(since, next)?;
         }
         Ok(())
     }
@@ -263,34 +242,6 @@ mod tests {
         floor.raise(7).unwrap();
         floor.raise(5).unwrap();
         assert_eq!(SignFloor::read(root.path(), None).unwrap().height, Some(7));
-    }
-
-    #[test]
-    fn a_floor_ahead_of_log_and_database_forbids_signing_and_names_all_three() {
-        let root = tempfile::tempdir().unwrap();
-        let mut floor = SignFloor::read(root.path(), None).unwrap();
-        floor.raise(1311).unwrap();
-        let refused = floor.check(1204, 1205).unwrap().unwrap_err();
-        let text = refused.to_string();
-        for number in ["1204", "1205", "1311"] {
-            assert!(text.contains(number), "{text}");
-        }
-        assert_eq!(floor.check(1310, 1311).unwrap(), Ok(()), "the log of the height is there");
-        assert_eq!(floor.check(1311, 1200).unwrap(), Ok(()), "the height is decided, its log is not needed");
-    }
-
-    #[test]
-    fn a_log_that_begins_above_the_database_is_not_taken_up() {
-        let root = tempfile::tempdir().unwrap();
-        let mut floor = SignFloor::read(root.path(), None).unwrap();
-        floor.raise(32).unwrap();
-        assert_eq!(floor.check_log(30, 31, 32), Ok(()));
-        let text = floor.check_log(29, 31, 32).unwrap_err().to_string();
-        assert!(text.contains("restarted at height 30"), "{text}");
-        let text = floor.check_log(29, 31, 31).unwrap_err().to_string();
-        for part in ["database at height 29", "from height 31 to 31", "restarted at height 32"] {
-            assert!(text.contains(part), "{text}");
-        }
     }
 
     #[test]
@@ -314,16 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_floor_is_fine_for_a_new_chain_only() {
-        let root = tempfile::tempdir().unwrap();
-        let floor = SignFloor::read(root.path(), None).unwrap();
-        assert_eq!(floor.check(0, 1).unwrap(), Ok(()));
-        let error = floor.check(3, 4).unwrap_err().to_string();
-        assert!(error.contains("sign_floor") && error.contains("height 3"), "{error}");
-    }
-
-    #[test]
-    fn a_damaged_floor_is_refused_with_its_name_and_the_remedy() {
+    fn a_damaged_floor_is_told_with_its_name_and_what_it_must_hold() {
         let root = tempfile::tempdir().unwrap();
         let broken = [
             "",
@@ -347,9 +289,17 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let chain = ChainId(Hash([1; 32]));
         let (journal, _) = Journal::open(&root.path().join("journal"), chain, 4).unwrap();
-        let mut log = VoteLog::new(journal, Some(SignFloor::read(root.path(), None).unwrap()), 4).unwrap();
+        let mut log =
+            VoteLog::new(journal, Some(SignFloor::read(root.path(), None).unwrap()), None, 4).unwrap();
         assert_eq!(SignFloor::read(root.path(), None).unwrap().height, Some(4));
         log.next_height(5, 4).unwrap();
+        assert_eq!(SignFloor::read(root.path(), None).unwrap().height, Some(5));
+        // What was signed before a resume does not count any more, however high it was.
+        SignFloor::read(root.path(), None).unwrap().raise(90).unwrap();
+        log.floor = Some(SignFloor::read(root.path(), None).unwrap());
+        log.sign(None, [1; 32]).unwrap();
+        assert_eq!(SignFloor::read(root.path(), None).unwrap().height, Some(90));
+        log.sign(Some([0; 32]), [1; 32]).unwrap();
         assert_eq!(SignFloor::read(root.path(), None).unwrap().height, Some(5));
         let (journal, _) = Journal::open(&root.path().join("journal"), chain, 1).unwrap();
         assert_eq!(journal.height(), 5);

@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -136,8 +136,6 @@ pub struct Hub {
     pub(super) machine: ArcSwapOption<MachineReport>,
     next_report_us: AtomicU64,
     pub(super) phase: Mutex<Phase>,
-    /// It has a vote key and must not use it.
-    pub(super) observes_only: AtomicBool,
     era: Mutex<EraProgress>,
     pub(super) halted: Mutex<Option<CleanText>>,
     pub(super) standing_alerts: Mutex<VecDeque<AlertInfo>>,
@@ -214,7 +212,6 @@ impl Hub {
             machine: ArcSwapOption::empty(),
             next_report_us: AtomicU64::new(0),
             phase: Mutex::new(Phase::Starting(CleanText::new("opening files"))),
-            observes_only: AtomicBool::new(false),
             era: Mutex::new(EraProgress::default()),
             halted: Mutex::new(None),
             standing_alerts: Mutex::new(VecDeque::new()),
@@ -230,11 +227,6 @@ impl Hub {
     pub fn attach(&self, sources: Arc<dyn Sources>) {
         let _first_wins = self.sources.set(sources);
         self.changed.notify_one();
-    }
-
-    /// Tells that the node does not sign although it has a vote key.
-    pub fn observe_only(&self) {
-        self.observes_only.store(true, Ordering::Relaxed);
     }
 
     /// Tells how far the node's life has come.
@@ -395,6 +387,7 @@ impl Hub {
                 }
                 Output::Notice(notice) => self.observe_notice(now, notice),
                 Output::Persist { .. }
+                | Output::Sign { .. }
                 | Output::Send { .. }
                 | Output::Replay(_)
                 | Output::PullBlock { .. } => {}

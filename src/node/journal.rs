@@ -47,9 +47,8 @@ pub enum JournalError {
     },
     /// Bytes that were once synced are no longer what was written.
     #[error(
-        "vote log `{path}` is damaged at byte {offset}: {reason}; this masternode must not sign with it: restore \
-         the file, or move the folder `{folder}` away, leave keys and sign_floor in place and start: it then \
-         follows the chain without voting until it is restarted at the height in `sign_floor` or above",
+        "vote log `{path}` is damaged at byte {offset}: {reason}; a masternode sets it aside and goes on without it, \
+         otherwise move the folder `{folder}` away",
         folder = path.parent().unwrap_or(path).display()
     )]
     Damaged { path: PathBuf, offset: u64, reason: String },

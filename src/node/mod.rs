@@ -12,6 +12,7 @@ pub mod handle;
 pub mod host;
 pub mod host_info;
 pub mod hub;
+pub mod instance;
 pub mod journal;
 pub mod lanes;
 mod log_feed;
@@ -25,6 +26,7 @@ pub mod settings;
 pub mod sources;
 pub mod start;
 pub mod tasks;
+pub mod traces;
 pub mod verify;
 pub mod watch;
 

@@ -1,7 +1,8 @@
 //! What the effects thread acts on: network, block pulls, store and hub, none of which makes it wait,
 //! but for a store that is more than [`BLOCKS_WAITING_MAX`] blocks behind.
 
-use crate::consensus::output::{Output, Target};
+use crate::consensus::output::{Notice, Output, Target};
+use crate::consensus::standing::Standing;
 use crate::ledger::apply::BlockWrite;
 use crate::network::Network;
 use crate::network::router::Recipients;
@@ -62,6 +63,27 @@ impl Outlet {
     }
 }
 
+/// What an operator looks for in the log when the node does not sign; `event` does not change.
+fn log_notice(notice: &Notice) {
+    match notice {
+        Notice::Standing(standing @ (Standing::Resuming { .. } | Standing::Displaced { .. })) => {
+            let (stage, reason) = standing.explanation().unwrap_or_default();
+            tracing::warn!(event = "not-signing", %stage, %reason, "not signing");
+        }
+        Notice::Standing(Standing::Signing) => tracing::info!(event = "signing", "signing"),
+        Notice::Standing(Standing::Listening { heard_weight, quorum_weight }) => {
+            tracing::info!(event = "listening", heard_weight, quorum_weight, "listening before signing");
+        }
+        Notice::KeyElsewhere { height, what } => {
+            tracing::error!(event = "key-elsewhere", height, %what, "another process signs with this vote key");
+        }
+        Notice::SameKey { peer } => {
+            tracing::error!(event = "same-key", peer = %peer.0.short(), "a peer holds the vote key of this node");
+        }
+        _ => {}
+    }
+}
+
 impl Sink for Outlet {
     fn carry_out(&mut self, output: &Output) {
         match output {
@@ -89,13 +111,14 @@ impl Sink for Outlet {
                 self.store_block(height);
                 self.claims.ended(height);
             }
+            Output::Notice(notice) => log_notice(notice),
             Output::Final { height, claim, .. } => self.claims.add(*height, claim.clone()),
             Output::Misbehaved { peer, what } => self.misbehaved(*peer, what),
             Output::Halt { reason } => tracing::error!(%reason, "halted"),
             Output::Rejected { txid, reason, .. } => {
                 tracing::debug!(txid = %txid.short(), %reason, "transaction refused");
             }
-            Output::Persist { .. } | Output::Replay(_) | Output::Accepted { .. } | Output::Notice(_) => {}
+            Output::Persist { .. } | Output::Sign { .. } | Output::Replay(_) | Output::Accepted { .. } => {}
         }
     }
 

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::consensus::host::Host as _;
 use crate::consensus::machine::{Machine, RestoreError};
 use crate::consensus::signer::Signer;
+use crate::consensus::standing::Start;
 use crate::ledger::Ledger;
 use crate::ledger::genesis::Genesis;
 use crate::ledger::store::folder::StoreError;
@@ -18,11 +19,12 @@ use crate::node::blocks::{BlockServer, RecentBlocks, store_blocks};
 use crate::node::data_dir::{self, DataDirError, DirLock};
 use crate::node::effects;
 use crate::node::engine::{BULK_WAITING_MAX, Engine, URGENT_WAITING_MAX};
-use crate::node::floor::{FloorError, SignFloor, VoteLog, VoteLogError};
+use crate::node::floor::{FLOOR_FILE_NAME, FloorError, SignFloor, VoteLog, VoteLogError};
 use crate::node::halt::Halt;
 use crate::node::handle::{NodeHandle, SUBMISSIONS_MAX, Shared};
 use crate::node::host::{ChainHost, WriteQueue};
 use crate::node::hub::{Hub, Identity, Phase};
+use crate::node::instance::{self, Instance, InstanceError, Since};
 use crate::node::journal::{Journal, JournalError};
 use crate::node::lanes::Lanes;
 use crate::node::outlet::{BLOCKS_WAITING_MAX, Outlet};
@@ -32,14 +34,16 @@ use crate::node::router::{EVENTS_WAITING_MAX, Router};
 use crate::node::settings;
 use crate::node::sources::NodeSources;
 use crate::node::tasks::{Ended, Exit, Stopper, spawn, thread};
+use crate::node::traces::{self, Judgement, Traces};
 use crate::node::verify::{Arrival, OnFault, Verifier, Worker};
 use crate::node::{clock, watch};
 use crate::pool::Pool;
 use crate::primitives::clean::CleanText;
-use crate::primitives::keys::SecretKey;
+use crate::primitives::hash::ChainId;
+use crate::primitives::keys::{PublicKey, SecretKey};
 use crate::rpc::control::{ControlError, ControlServer};
 use arc_swap::ArcSwap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::sync_channel;
@@ -54,7 +58,8 @@ const FAREWELL_MAX: Duration = Duration::from_millis(500);
 /// How long a stop may take in all; what is still running then is left behind, which the vote log and
 /// the store survive as they survive a crash.
 const STOP_MAX: Duration = Duration::from_secs(10);
-/// Folder of the log of a node that does not sign while the log of what it has signed must stay as it is.
+/// Folder of the log of a node without a vote key in a directory that has signed: that log must stay as it
+/// is.
 const UNSIGNED_LOG_NAME: &str = "journal-unsigned";
 
 /// Everything a node is started with. Files named by the configuration were read by the caller, but
@@ -81,13 +86,9 @@ pub enum NodeError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Floor(#[from] FloorError),
-    #[error(
-        "{folder}: {source}; this masternode must not sign with it: if the folder `db` was replaced or is older, put \
-         the right one back or a copy of that of another stopped masternode of this network; if not, move the folder \
-         `{folder}` away, leave keys and sign_floor in place and start: it then follows the chain without voting until \
-         it is restarted at the height in `sign_floor` or above",
-        folder = journal.display()
-    )]
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    #[error("{folder}: {source}; move the folder away", folder = journal.display())]
     Restore { journal: PathBuf, source: RestoreError },
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -108,6 +109,7 @@ impl NodeError {
             Self::Store(StoreError::Unavailable { .. })
             | Self::Journal(JournalError::Io { .. })
             | Self::Floor(FloorError::Io { .. })
+            | Self::Instance(InstanceError::Io { .. })
             | Self::Network(NetworkError::Listen { .. })
             | Self::Thread(_)
             | Self::Internal(_) => 1,
@@ -121,6 +123,7 @@ impl From<VoteLogError> for NodeError {
         match error {
             VoteLogError::Journal(error) => error.into(),
             VoteLogError::Floor(error) => error.into(),
+            VoteLogError::Instance(error) => error.into(),
         }
     }
 }
@@ -134,8 +137,6 @@ struct Opened {
     writes: Arc<WriteQueue>,
     machine: Machine,
     log: VoteLog,
-    /// Why this masternode does not sign although it has a vote key.
-    not_signing: Option<String>,
 }
 
 /// Starts a node.
@@ -154,11 +155,6 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
         tokio::task::spawn_blocking(move || span.in_scope(|| open(&config, &genesis, vote_key, &hub)))
     };
     let opened = opening.await.map_err(|error| NodeError::Internal(error.to_string()))??;
-    if let Some(reason) = &opened.not_signing {
-        tracing::error!(%reason, "not voting");
-        hub.alert_standing(clock::now(), reason);
-        hub.observe_only();
-    }
     hub.enter(Phase::Starting(CleanText::new("joining the network")));
     let height = Arc::new(AtomicU64::new(opened.ledger.tip().header.height));
     let (events, received) = mpsc::channel(EVENTS_WAITING_MAX);
@@ -213,77 +209,152 @@ fn open(
     hub: &Hub,
 ) -> Result<Opened, NodeError> {
     let phase = |name| hub.enter(Phase::Starting(CleanText::new(name)));
-    let floor = SignFloor::read(&config.data_dir, vote_key.as_ref().map(SecretKey::public))?;
+    let key = vote_key.as_ref().map(SecretKey::public);
+    let (floor, floor_fault) = read_floor(&config.data_dir, key)?;
+    let found = key.map(|key| instance::find(&config.data_dir, genesis.chain_id(), key)).transpose()?;
     phase("opening the database");
     let begun = Instant::now();
     let options = StoreOptions { cache_bytes: config.storage.cache_bytes };
     let store = Store::open(&config.database_path(), genesis, options)?;
-    let ledger = Arc::new(store.load()?);
     tracing::info!(height = store.height(), milliseconds = begun.elapsed().as_millis(), "database opened");
 
     phase("replaying the vote log");
     let begun = Instant::now();
-    let LogPlace { directory, floor, not_signing } =
-        place_log(config, vote_key.is_some(), floor, store.height())?;
-    let (journal, recovered) = Journal::open(&directory, ledger.chain(), store.height() + 1)?;
-    if let Some((path, bytes)) = &recovered.repaired {
-        tracing::warn!(path = %path.display(), bytes, "cut an incomplete group off the vote log");
-    }
-    let pool = Arc::new(Pool::new(settings::pool_limits(config)));
-    let (mut host, writes) = ChainHost::with_writes(Arc::clone(&ledger), Arc::clone(&pool));
-    let signer = vote_key.filter(|_| not_signing.is_none()).map(|key| Box::new(key) as Box<dyn Signer>);
-    let mut machine = Machine::new(signer, settings::timing(config), &host);
-    let records = recovered.records.len();
-    let restored = machine.restore(&mut host, recovered.records);
-    restored.map_err(|source| NodeError::Restore { journal: directory.clone(), source })?;
-    while let Some(write) = writes.pop() {
-        store.commit(&write)?;
-    }
+    let opened = match (vote_key, found) {
+        (Some(key), Some(finding)) => {
+            let judged = Traces {
+                finding,
+                floor: floor_fault.map_or(Ok(floor.height()), Err),
+                log: Journal::heights(&config.journal_path())?,
+                stored: store.height(),
+            }
+            .judge();
+            open_to_vote(config, store, (genesis.chain_id(), &key), floor, judged)?
+        }
+        _ => open_to_observe(config, store, floor)?,
+    };
     // The hub began with the committee of the genesis.
-    hub.metrics.enter(host.tip().next_committee);
-    let height = host.tip().height + 1;
-    let log = VoteLog::new(journal, floor, height)?;
-    tracing::info!(records, height, milliseconds = begun.elapsed().as_millis(), "vote log replayed");
-    Ok(Opened { store, ledger, pool, host, writes, machine, log, not_signing })
+    hub.metrics.enter(opened.host.tip().next_committee);
+    let height = opened.host.tip().height + 1;
+    tracing::info!(height, milliseconds = begun.elapsed().as_millis(), "vote log replayed");
+    Ok(opened)
 }
 
-/// Where records go from now on.
-struct LogPlace {
-    directory: PathBuf,
-    /// `None` when the floor has to stay where signing ended.
-    floor: Option<SignFloor>,
-    not_signing: Option<String>,
+/// The sign floor; one that is damaged is set aside, and what happened told.
+fn read_floor(data_dir: &Path, key: Option<PublicKey>) -> Result<(SignFloor, Option<String>), NodeError> {
+    match SignFloor::read(data_dir, key) {
+        Err(error @ FloorError::Damaged { .. }) if key.is_some() => {
+            keep_old(&data_dir.join(FLOOR_FILE_NAME))?;
+            Ok((SignFloor::absent(data_dir, key), Some(error.to_string())))
+        }
+        read => Ok((read?, None)),
+    }
 }
 
-/// Chooses the vote log of a database at height `stored`: the real one, or another beside it where
-/// continuing the real one could make it look whole when it is not.
-fn place_log(config: &Config, votes: bool, floor: SignFloor, stored: u64) -> Result<LogPlace, NodeError> {
+/// Opens the vote log of a node with a vote key. A log that cannot be replayed is as good as lost: it
+/// is set aside and the node begins anew without it.
+fn open_to_vote(
+    config: &Config,
+    store: Store,
+    (chain, key): (ChainId, &SecretKey),
+    floor: SignFloor,
+    judged: Judgement,
+) -> Result<Opened, NodeError> {
     let directory = config.journal_path();
-    let logged = Journal::heights(&directory)?;
-    let mut reason = None;
-    if let Some((oldest, newest)) = logged {
-        reason = floor.check_log(stored, oldest, newest).err().map(|behind| behind.to_string());
+    let begin = |judged: Judgement| -> Result<(Instance, Start), NodeError> {
+        let Judgement { since, drawn, log_is_useless } = judged;
+        if let Since::Lost(reason) = &since {
+            tracing::warn!(event = "safe-start", %reason, "not signing before the chain lets this masternode back");
+        }
+        // On disk before the log is gone: a start in between must not take this for a new directory.
+        let begun = Instance::begin(&config.data_dir, chain, key.public(), since, drawn)?;
+        if log_is_useless && directory.exists() {
+            keep_old(&directory)?;
+        }
+        Ok(begun)
+    };
+    let (instance, start) = begin(judged)?;
+    let signer = || Some(Box::new(key.clone()) as Box<dyn Signer>);
+    match Replayed::open(config, &store, &directory, signer(), start) {
+        Err(fault @ NodeError::Restore { .. } | fault @ NodeError::Journal(JournalError::Damaged { .. })) => {
+            let (instance, start) = begin(Judgement::lost(fault.to_string()))?;
+            let replayed = Replayed::open(config, &store, &directory, signer(), start)?;
+            replayed.finish(store, Some(floor), Some(instance))
+        }
+        replayed => replayed?.finish(store, Some(floor), Some(instance)),
     }
-    if votes && reason.is_none() {
-        let newest = logged.map_or(0, |(_, newest)| newest);
-        reason = floor.check(stored, newest)?.err().map(|behind| behind.to_string());
-    }
-    // The log of a key is not for a node without it.
-    if reason.is_none() && (votes || !floor.is_bound()) {
-        return Ok(LogPlace { directory, floor: Some(floor), not_signing: None });
-    }
-    let directory = config.data_dir.join(UNSIGNED_LOG_NAME);
+}
+
+/// Opens the log of a node without a vote key; the log of a key is not for it.
+fn open_to_observe(config: &Config, store: Store, floor: SignFloor) -> Result<Opened, NodeError> {
+    let signed = floor.is_bound();
+    let directory = if signed { config.data_dir.join(UNSIGNED_LOG_NAME) } else { config.journal_path() };
     if let Some((oldest, _)) = Journal::heights(&directory)?
-        && oldest > stored.saturating_add(1)
+        && oldest > store.height().saturating_add(1)
     {
-        // Nothing in it was signed, and this database cannot take it up.
-        std::fs::remove_dir_all(&directory).map_err(|source| JournalError::Io {
-            action: "delete",
-            path: directory.clone(),
-            source,
-        })?;
+        // This database cannot take it up.
+        keep_old(&directory)?;
     }
-    Ok(LogPlace { directory, floor: None, not_signing: reason.filter(|_| votes) })
+    let start = Start::Fresh { tried: Vec::new(), nonce: [0; 32] };
+    Replayed::open(config, &store, &directory, None, start)?.finish(store, (!signed).then_some(floor), None)
+}
+
+fn keep_old(path: &Path) -> Result<(), NodeError> {
+    let now = traces::set_aside(path).map_err(|source| JournalError::Io {
+        action: "rename",
+        path: path.to_owned(),
+        source,
+    })?;
+    tracing::warn!(event = "set-aside", was = %path.display(), now = %now.display(), "kept what cannot be used");
+    Ok(())
+}
+
+/// Ledger and machine after the replay of a log.
+struct Replayed {
+    ledger: Arc<Ledger>,
+    pool: Arc<Pool>,
+    host: ChainHost,
+    writes: Arc<WriteQueue>,
+    machine: Machine,
+    journal: Journal,
+}
+
+impl Replayed {
+    fn open(
+        config: &Config,
+        store: &Store,
+        directory: &Path,
+        signer: Option<Box<dyn Signer>>,
+        start: Start,
+    ) -> Result<Self, NodeError> {
+        let ledger = Arc::new(store.load()?);
+        let (journal, recovered) = Journal::open(directory, ledger.chain(), store.height() + 1)?;
+        if let Some((path, bytes)) = &recovered.repaired {
+            tracing::warn!(path = %path.display(), bytes, "cut an incomplete group off the vote log");
+        }
+        let pool = Arc::new(Pool::new(settings::pool_limits(config)));
+        let (mut host, writes) = ChainHost::with_writes(Arc::clone(&ledger), Arc::clone(&pool));
+        let mut machine = Machine::new(signer, settings::timing(config), &host, start);
+        tracing::info!(records = recovered.records.len(), "replaying the vote log");
+        let restored = machine.restore(&mut host, recovered.records);
+        restored.map_err(|source| NodeError::Restore { journal: directory.to_owned(), source })?;
+        Ok(Self { ledger, pool, host, writes, machine, journal })
+    }
+
+    /// Stores the blocks that were in the log only, and opens it for writing.
+    fn finish(
+        self,
+        store: Store,
+        floor: Option<SignFloor>,
+        instance: Option<Instance>,
+    ) -> Result<Opened, NodeError> {
+        let Self { ledger, pool, host, writes, machine, journal } = self;
+        while let Some(write) = writes.pop() {
+            store.commit(&write)?;
+        }
+        let log = VoteLog::new(journal, floor, instance, host.tip().height + 1)?;
+        Ok(Opened { store, ledger, pool, host, writes, machine, log })
+    }
 }
 
 /// What `start` hands to the threads.

@@ -7,6 +7,7 @@ use crate::config::{BootstrapPeer, Config};
 use crate::consensus::output::Record;
 use crate::ledger::genesis::{Allocation, Founder, Genesis};
 use crate::node::handle::{NodeHandle, SubmitError};
+use crate::node::instance::{Instance, Since};
 use crate::node::journal::Journal;
 use crate::node::start::{NodeError, NodeOptions, start};
 use crate::primitives::amount::{Amount, UNITS_PER_TIME};
@@ -399,25 +400,33 @@ async fn a_second_node_on_the_same_directory_is_refused_and_the_first_one_unharm
     cluster.stop_all().await;
 }
 
+/// Waits until a node that must not sign gives this reason.
+async fn explains(node: &NodeHandle, part: &str) {
+    until(node, part, |node| match &node.snapshot().state {
+        NodeState::NotSigning { reason, .. } => reason.as_str().contains(part),
+        _ => false,
+    })
+    .await;
+    let snapshot = node.snapshot();
+    assert!(snapshot.alerts.iter().any(|alert| alert.text.as_str().contains(part)), "{:?}", snapshot.alerts);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_whose_files_went_back_in_time_follows_without_signing() {
+async fn a_directory_with_traces_of_use_and_no_instance_file_signs_after_a_resume() {
     let mut cluster = Cluster::new(4);
     std::fs::create_dir(cluster.root.path().join("n1")).unwrap();
     std::fs::write(cluster.root.path().join("n1/sign_floor"), "height = 4\n").unwrap();
     for number in 0..4 {
         cluster.start(number).await;
     }
-    let behind = cluster.running[0].clone().unwrap();
-    until(&behind, "the alert", |node| {
-        node.snapshot().alerts.iter().any(|alert| alert.text.as_str().contains("sign floor 4"))
-    })
-    .await;
-    until(&behind, "the height of the floor", |node| height(node) >= 4).await;
-    let snapshot = behind.snapshot();
-    assert_eq!((snapshot.consensus.votes_sent, snapshot.state.label().as_str()), (0, "OBSERVING"));
+    let node = cluster.running[0].clone().unwrap();
+    explains(&node, "the file `instance` is missing").await;
+    until(&node, "signing by way of the chain", is_signing).await;
     cluster.stop(0).await;
     let again = cluster.start(0).await;
-    until(&again, "voting again", is_signing).await;
+    until(&again, "signing with its own log", is_signing).await;
+    let resumed = again.ledger().tip().registry.voting_with(&key(1, 0).public()).unwrap().sequence;
+    assert_eq!(resumed, 1, "once was enough");
     cluster.stop_all().await;
 }
 
@@ -428,7 +437,7 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_lost_its_database_keeps_its_vote_log_and_follows_until_it_may_sign() {
+async fn a_node_that_lost_its_database_keeps_its_old_vote_log_and_signs_after_a_resume() {
     let mut cluster = Cluster::new(4);
     let dir = cluster.root.path().join("n1");
     for number in 0..4 {
@@ -439,26 +448,16 @@ async fn a_node_that_lost_its_database_keeps_its_vote_log_and_follows_until_it_m
     cluster.stop(0).await;
     let (oldest, newest) = Journal::heights(&dir.join("journal")).unwrap().unwrap();
     assert!(oldest > 1, "a log from the first height on could be replayed");
-    let votes = contents(&dir.join("journal"));
-    let floor = std::fs::read(dir.join("sign_floor")).unwrap();
+    let names = |folder: &Path| -> Vec<Vec<u8>> { contents(folder).into_values().collect() };
+    let votes = names(&dir.join("journal"));
     // What the message for a damaged database says.
     std::fs::rename(dir.join("db"), dir.join("db.bad")).unwrap();
-    // A log of an earlier time without signing, which the new database cannot take up either.
-    Journal::open(&dir.join("journal-unsigned"), cluster.genesis.chain_id(), 2).unwrap();
     let follower = cluster.start(0).await;
-    until(&follower, "the alert", |node| {
-        let said = format!("database at height 0, vote log from height {oldest} to {newest}");
-        node.snapshot().alerts.iter().any(|alert| alert.text.as_str().contains(&said))
-    })
-    .await;
-    until(&follower, "what it had signed", |node| height(node) > newest).await;
-    let snapshot = follower.snapshot();
-    assert_eq!((snapshot.consensus.votes_sent, snapshot.state.label().as_str()), (0, "OBSERVING"));
-    cluster.stop(0).await;
-    assert_eq!(contents(&dir.join("journal")), votes);
-    assert_eq!(std::fs::read(dir.join("sign_floor")).unwrap(), floor);
-    let again = cluster.start(0).await;
-    until(&again, "voting again", is_signing).await;
+    let said = format!("the database is at height 0 and the vote log goes from height {oldest} to {newest}");
+    explains(&follower, &said).await;
+    assert_eq!(follower.snapshot().consensus.votes_sent, 0);
+    assert_eq!(names(&dir.join("journal.old-1")), votes);
+    until(&follower, "signing by way of the chain", is_signing).await;
     cluster.stop_all().await;
 }
 
@@ -487,13 +486,14 @@ async fn another_vote_key_in_a_directory_that_has_signed_is_refused_with_both_ke
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_remedy_told_for_a_vote_log_that_does_not_fit_works() {
+async fn a_vote_log_of_another_history_is_set_aside_and_named() {
     let mut cluster = Cluster::new(4);
     let dir = cluster.root.path().join("n1");
-    let journal = dir.join("journal");
+    let (journal, chain) = (dir.join("journal"), cluster.genesis.chain_id());
     std::fs::create_dir(&dir).unwrap();
-    std::fs::write(dir.join("sign_floor"), "height = 2\n").unwrap();
-    let (mut log, _) = Journal::open(&journal, cluster.genesis.chain_id(), 1).unwrap();
+    std::fs::write(dir.join("sign_floor"), "height = 1\n").unwrap();
+    Instance::begin(&dir, chain, key(1, 0).public(), Since::Registration, Vec::new()).unwrap();
+    let (mut log, _) = Journal::open(&journal, chain, 1).unwrap();
     let vote = Vote {
         era_tag: EraTag(Hash([1; 32])),
         round: 0,
@@ -502,20 +502,15 @@ async fn the_remedy_told_for_a_vote_log_that_does_not_fit_works() {
         voter: 0,
         signature: Signature([6; 64]),
     };
-    log.stage(2, &Record::Vote(vote));
+    log.stage(1, &Record::Vote(vote));
     log.commit().unwrap();
-    log.next_height(2, 0).unwrap();
     drop(log);
-    let error = start(cluster.options(0)).await.unwrap_err();
-    assert!(matches!(error, NodeError::Restore { .. }), "{error}");
-    let remedy = format!("move the folder `{}` away, leave keys and sign_floor in place", journal.display());
-    assert!(error.to_string().contains(&remedy), "{error}");
-    assert_eq!(error.exit_code(), 78);
-    std::fs::rename(&journal, dir.join("journal.bad")).unwrap();
+    let votes = contents(&journal).into_values().next().unwrap();
     let node = cluster.start(0).await;
-    until(&node, "the alert", |node| {
-        node.snapshot().alerts.iter().any(|alert| alert.text.as_str().contains("sign floor 2"))
-    })
-    .await;
+    cluster.start(1).await;
+    cluster.start(2).await;
+    cluster.start(3).await;
+    explains(&node, "of another history").await;
+    assert_eq!(contents(&dir.join("journal.old-1")).into_values().next().unwrap(), votes);
     cluster.stop_all().await;
 }

@@ -23,6 +23,7 @@ impl Domain {
     pub const SPEND: Self = Self("timecoin masternode v1 spend authorisation");
     pub const AUTHORISATION: Self = Self("timecoin masternode v1 authorisation");
     pub const LOCK: Self = Self("timecoin masternode v1 lock key");
+    pub const RESUME: Self = Self("timecoin masternode v1 resume nonce");
     pub const COINBASE: Self = Self("timecoin masternode v1 coinbase");
     pub const BLOCK: Self = Self("timecoin masternode v1 block id");
     pub const LAST_COMMIT: Self = Self("timecoin masternode v1 last commit");

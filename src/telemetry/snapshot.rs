@@ -80,6 +80,16 @@ pub enum NodeState {
     },
     /// A member of the committee, voting.
     Signing,
+    /// Waits for the statuses of a quorum at its height before it signs; weights, own included.
+    Listening {
+        heard_weight: u64,
+        quorum_weight: u64,
+    },
+    /// Must not sign with the vote key it holds: what it waits for, and what led to it.
+    NotSigning {
+        stage: CleanText,
+        reason: CleanText,
+    },
     /// Not a member; follows the chain.
     Observing,
     /// Refuses to go on, with the reason and the remedy.
@@ -100,6 +110,10 @@ impl NodeState {
                 format!("WAITING FOR QUORUM {connected_weight}/{quorum_weight}")
             }
             Self::Signing => "SIGNING".to_owned(),
+            Self::Listening { heard_weight, quorum_weight } => {
+                format!("LISTENING {heard_weight}/{quorum_weight}")
+            }
+            Self::NotSigning { stage, .. } => format!("NOT SIGNING: {stage}"),
             Self::Observing => "OBSERVING".to_owned(),
             Self::Halted { .. } => "HALTED".to_owned(),
             Self::Stopping => "STOPPING".to_owned(),

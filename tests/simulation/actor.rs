@@ -10,6 +10,7 @@ use crate::scenario::{Mutant, Role, Scenario};
 use masternode::consensus::input::Now;
 use masternode::consensus::machine::Machine;
 use masternode::consensus::signer::Signer;
+use masternode::consensus::standing::Start;
 use masternode::node::host::ChainHost;
 use masternode::primitives::hash::EraTag;
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,7 +80,9 @@ impl Actor {
             Role::Honest | Role::Twins => Some(Box::new(self.key.clone())),
             Role::Observer | Role::Liar | Role::Silent => None,
         };
-        let mut machine = Machine::new(signer, scenario.timing, &self.host);
+        // Nodes keep their logs; what is lost on purpose is a planted fault.
+        let start = Start::Whole { since: vec![None], nonce: [0; 32] };
+        let mut machine = Machine::new(signer, scenario.timing, &self.host, start);
         if let Mutant::Machine(bug) = scenario.mutant {
             machine.plant(bug);
         }

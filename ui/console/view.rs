@@ -60,8 +60,10 @@ fn state_mark(node: &NodeState) -> (Glyph, Role) {
     match node {
         NodeState::Signing => (Glyph::Good, Role::Good),
         NodeState::Observing | NodeState::Starting { .. } | NodeState::Stopping => (Glyph::Info, Role::Info),
-        NodeState::Syncing { .. } | NodeState::WaitingForQuorum { .. } => (Glyph::Warn, Role::Warn),
-        NodeState::Halted { .. } => (Glyph::Bad, Role::Bad),
+        NodeState::Syncing { .. } | NodeState::Listening { .. } | NodeState::WaitingForQuorum { .. } => {
+            (Glyph::Warn, Role::Warn)
+        }
+        NodeState::Halted { .. } | NodeState::NotSigning { .. } => (Glyph::Bad, Role::Bad),
     }
 }
 

@@ -27,6 +27,9 @@ impl Machine {
             if self.halted.is_none() && self.try_decide(host) {
                 continue;
             }
+            if !self.takes_part() {
+                return;
+            }
             if !self.era.frozen {
                 if self.era_has_ended() {
                     self.freeze(host);
@@ -104,8 +107,10 @@ impl Machine {
             return;
         };
         if self.me == Some(proposer) {
-            self.on_own_proposal_from_elsewhere(&proposal);
-            return;
+            if !self.is_proposal_from_elsewhere(&proposal) {
+                return;
+            }
+            self.sight(format!("a proposal of round {}", proposal.round));
         }
         self.accuse_of_proposals(proposer, &proposal);
         self.examine_past_commit(proposal.outline.last_commit.as_ref());
@@ -136,8 +141,11 @@ impl Machine {
 
     pub(super) fn on_vote(&mut self, vote: &Vote) {
         if self.is_own_vote_from_elsewhere(vote) {
-            self.halt_key_elsewhere(&format!("a {:?} of round {}", vote.step, vote.round));
-            return;
+            let step = match vote.step {
+                Step::Prevote => "prevote",
+                Step::Precommit => "precommit",
+            };
+            self.sight(format!("a {step} of round {}", vote.round));
         }
         self.add_vote(vote);
     }
@@ -191,13 +199,11 @@ impl Machine {
             && u64::from(header.tx_count).saturating_mul(TRANSACTION_BYTES_MIN) <= bytes_max
     }
 
-    /// A valid signature of this node's key on a proposal that is not in its log.
-    fn on_own_proposal_from_elsewhere(&mut self, proposal: &Proposal) {
+    /// Whether a validly signed proposal of this node's own key is not one it made.
+    fn is_proposal_from_elsewhere(&self, proposal: &Proposal) -> bool {
         let known = self.checkpoint.rounds.find(proposal.round).and_then(|round| round.proposal.as_ref());
         let forgotten = self.checkpoint.rounds.has_forgotten(proposal.round, self.checkpoint.round);
-        if !forgotten && known.is_none_or(|held| held.digest() != proposal.digest()) {
-            self.halt_key_elsewhere(&format!("a proposal of round {}", proposal.round));
-        }
+        !forgotten && known.is_none_or(|held| held.digest() != proposal.digest())
     }
 
     /// Whether a validly signed vote of this node's own key is not one it cast.
@@ -536,7 +542,7 @@ impl Machine {
 
     // Own votes --------------------------------------------------------------------------------------
 
-    fn own_vote(&self, round: u32, step: Step) -> Option<Option<BlockId>> {
+    pub(super) fn own_vote(&self, round: u32, step: Step) -> Option<Option<BlockId>> {
         let me = self.me?;
         let votes = self.checkpoint.rounds.find(round)?.votes(step).votes();
         votes.get(&me).map(|(block, _)| *block)

@@ -81,6 +81,7 @@ impl Machine {
             ));
             return false;
         }
+        self.look_at_commits(block, &qc);
         self.examine_commit(&qc);
         if let Some(txid) = self.left_out_final(block) {
             self.halt_over_left_out(txid, block);
@@ -110,6 +111,7 @@ impl Machine {
             if !due.is_empty() {
                 self.outputs.push(Output::Replay(due));
             }
+            self.review_standing(host);
             self.prepare_pending(host);
         }
         true

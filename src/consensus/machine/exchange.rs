@@ -50,6 +50,8 @@ impl Machine {
         let now_us = self.now.monotonic_us;
         let Some(peer) = self.peers.find(&from) else { return };
         peer.height = status.height;
+        self.hear_status(host, from, status);
+        let Some(peer) = self.peers.find(&from) else { return };
         // Answering costs more than asking: at most four times in the usual interval.
         let early = peer.answered_us.is_some_and(|at| now_us < at.saturating_add(self.timing.status_us / 4));
         let height = self.context.height;

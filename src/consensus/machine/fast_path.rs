@@ -150,8 +150,11 @@ impl Machine {
     /// `on VoteBatch b`.
     pub(super) fn on_batch(&mut self, host: &mut dyn Host, from: Option<PeerId>, batch: VoteBatch) {
         if self.me == Some(batch.voter) {
-            self.on_own_batch_from_elsewhere(&batch);
-            return;
+            if self.is_own_batch(&batch) {
+                return;
+            }
+            // It counts all the same: whoever the chain lets sign with this key is a voter like any other.
+            self.sight(format!("vote batch {}", batch.sequence));
         }
         let source = self.peers.of_voter(batch.voter).or(from);
         let batch = Arc::new(batch);
@@ -180,14 +183,11 @@ impl Machine {
         }
     }
 
-    /// A valid signature of this node's key on a batch that is not in its log proves that the log is
+    /// Whether a batch of the own key is in the log. If it is not, its signature proves that the log is
     /// old or that the key signs elsewhere.
-    fn on_own_batch_from_elsewhere(&mut self, batch: &VoteBatch) {
+    fn is_own_batch(&self, batch: &VoteBatch) -> bool {
         let own = self.era.streams.get(usize::from(batch.voter));
-        let known = own.and_then(|stream| stream.batch(batch.sequence)).is_some_and(|held| **held == *batch);
-        if !known {
-            self.halt_key_elsewhere(&format!("vote batch {} of this era", batch.sequence));
-        }
+        own.and_then(|stream| stream.batch(batch.sequence)).is_some_and(|held| **held == *batch)
     }
 
     /// Adds a batch to the tallies and acts on quorums.
@@ -227,7 +227,7 @@ impl Machine {
             last: batch.last,
             prepares: u32::try_from(batch.prepares.len()).unwrap_or(u32::MAX),
             commits: u32::try_from(batch.commits.len()).unwrap_or(u32::MAX),
-            own: self.me == Some(batch.voter),
+            own: self.me == Some(batch.voter) && source.is_none(),
         });
         for txid in certified {
             self.on_certified(host, txid);

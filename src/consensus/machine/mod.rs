@@ -1,9 +1,11 @@
 //! The machine: one node's whole consensus state and the dispatch of its inputs (protocol §4).
 //!
 //! The rules live beside it: [`fast_path`] (§4.1), [`checkpoint`] and [`proposer`] (§4.2), [`commit`]
-//! (the step to the next era), [`exchange`] (status and answers to pulls), [`restore`] (§3, restart).
+//! (the step to the next era), [`exchange`] (status and answers to pulls), [`restore`] (§3, restart),
+//! [`standing`] (§10, whether it may sign).
 //! Invariants: outputs are returned in the order they must take effect; own votes are made only by
-//! `flush` and `cast`, which persist them first; after `halt` nothing more is signed.
+//! `flush` and `cast`, which persist them first; nothing is signed but in good standing, and after
+//! `halt` nothing more.
 
 mod admission;
 pub mod audit;
@@ -20,6 +22,7 @@ mod peers;
 mod proposer;
 mod pulls;
 mod restore;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -31,6 +34,7 @@ use crate::consensus::output::{Notice, Output, Record, Target};
 use crate::consensus::planted::Bug;
 use crate::consensus::rounds::Rounds;
 use crate::consensus::signer::Signer;
+use crate::consensus::standing::{Standing, Start};
 use crate::consensus::timing::Timing;
 use crate::consensus::verify::EraContext;
 use crate::primitives::block::{Block, Outline};
@@ -46,6 +50,7 @@ use evidence::Cases;
 use offences::Offences;
 use peers::{FutureMessages, Peers};
 use pulls::Pulls;
+use standing::{KeyWatch, Post};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use timers::Timers;
@@ -64,6 +69,8 @@ pub struct Machine {
     /// While the log is replayed nothing is sent, persisted or voted.
     replaying: bool,
     halted: Option<String>,
+    /// Whether the vote key may be used.
+    key_watch: KeyWatch,
     outputs: Vec<Output>,
     era: Era,
     checkpoint: Checkpoint,
@@ -169,7 +176,9 @@ pub struct View {
     pub best_height: u64,
     /// Height each connected peer said last that it is deciding.
     pub peer_heights: Vec<(PeerId, u64)>,
-    /// Why the node has stopped voting, if it has.
+    /// Where the node stands with its vote key.
+    pub standing: Standing,
+    /// Why the node has stopped, if it has.
     pub halted: Option<String>,
 }
 
@@ -180,9 +189,10 @@ impl std::fmt::Debug for Machine {
 }
 
 impl Machine {
-    /// A machine at the host's tip that has not started; `signer` is `None` for an observer.
+    /// A machine at the host's tip that has not started; `signer` is `None` for an observer, for which
+    /// `start` has no meaning.
     #[must_use]
-    pub fn new(signer: Option<Box<dyn Signer>>, timing: Timing, host: &dyn Host) -> Self {
+    pub fn new(signer: Option<Box<dyn Signer>>, timing: Timing, host: &dyn Host, start: Start) -> Self {
         let context = Arc::new(EraContext::after(host.chain(), &host.tip()));
         let me = signer.as_ref().and_then(|signer| context.committee.index_of(&signer.public()));
         let era = Era::new(&context.committee, host.params(), 0, timing.era_us);
@@ -195,6 +205,7 @@ impl Machine {
             started: false,
             replaying: false,
             halted: None,
+            key_watch: KeyWatch::new(start),
             outputs: Vec::new(),
             era,
             checkpoint: Checkpoint::default(),
@@ -224,10 +235,12 @@ impl Machine {
                 let status = Message::Status(self.status());
                 self.send(Target::Peer(peer), status);
                 self.offer_pending(host, peer);
+                self.notice_twin(peer, vote_key);
             }
             Input::PeerDown { peer } => {
                 self.peers.down(&peer, self.now.monotonic_us);
                 self.future.forget(&peer);
+                self.key_watch.down(&peer);
             }
         }
         if self.started {
@@ -277,6 +290,7 @@ impl Machine {
             connected,
             best_height: self.peers.best_height().max(self.context.height),
             peer_heights: self.peers.heights(),
+            standing: self.standing(),
             halted: self.halted.clone(),
         }
     }
@@ -287,9 +301,10 @@ impl Machine {
         self.era.open(max)
     }
 
-    /// Whether this node signs: a member, not halted, not replaying.
+    /// Whether this node signs: a member in good standing, not halted, not replaying.
     fn signs(&self) -> Option<VoterIndex> {
-        self.me.filter(|_| self.halted.is_none() && !self.replaying)
+        let may_sign = self.key_watch.post == Post::Signing && self.halted.is_none() && !self.replaying;
+        self.me.filter(|_| may_sign)
     }
 
     fn on_start(&mut self, host: &mut dyn Host) {
@@ -298,16 +313,14 @@ impl Machine {
         self.era.bucket.start(self.now.monotonic_us);
         self.timers.status = Some(self.now.monotonic_us);
         self.readmit_bodies(host);
-        self.send_own_again();
         self.announce_finals(host);
         self.tell_untold_offences();
         self.notice_own_conviction(host);
-        if self.era.frozen {
-            self.resume_round();
-        } else {
+        if !self.era.frozen {
             self.timers.era_end = Some(self.now.monotonic_us + self.timing.era_us);
             self.resume_era(host);
         }
+        self.take_post(host);
     }
 
     fn on_message(&mut self, host: &mut dyn Host, from: PeerId, message: Verified<Message>) {
@@ -388,14 +401,6 @@ impl Machine {
         if !self.replaying {
             self.outputs.push(Output::Notice(notice));
         }
-    }
-
-    /// Stops signing: a valid signature of this node's key exists that its log does not hold.
-    fn halt_key_elsewhere(&mut self, what: &str) {
-        self.halt(format!(
-            "{what} carries this node's signature but is not in its vote log: the key is active elsewhere, or the \
-             data directory is an old copy; stop the other process and start with the directory it used"
-        ));
     }
 
     fn halt(&mut self, reason: String) {

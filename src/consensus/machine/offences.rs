@@ -3,7 +3,7 @@
 //!
 //! Only messages whose signatures were checked against the committee of their era get here. Everyone is
 //! proved guilty at most once an era. This node's own key is no case for it: what that signed elsewhere
-//! stops it (`halt_key_elsewhere`), and others will prove it.
+//! ends its signing (see `standing`), and others will prove it.
 
 use super::Machine;
 use crate::consensus::conflicts::{Contested, VoteBook};

@@ -101,6 +101,11 @@ impl Peers {
         self.peers.values().filter_map(|peer| peer.voter)
     }
 
+    /// Whether a connected peer has proven to hold this key.
+    pub(super) fn holds(&self, key: &PublicKey) -> bool {
+        self.peers.values().any(|peer| peer.vote_key == Some(*key))
+    }
+
     /// The connection to a voter.
     pub(super) fn of_voter(&self, voter: VoterIndex) -> Option<PeerId> {
         self.peers.iter().find(|(_, peer)| peer.voter == Some(voter)).map(|(id, _)| *id)

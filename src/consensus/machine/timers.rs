@@ -46,7 +46,8 @@ impl Machine {
     /// Acts on every deadline that has passed.
     pub(super) fn fire_timers(&mut self, host: &mut dyn Host) {
         let now_us = self.now.monotonic_us;
-        if take_due(&mut self.timers.era_end, now_us) {
+        // A member that must not sign yet ends the era when it may.
+        if take_due(&mut self.timers.era_end, now_us) && self.takes_part() {
             self.freeze(host);
         }
         if take_due(&mut self.timers.status, now_us) {

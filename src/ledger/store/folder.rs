@@ -16,8 +16,8 @@ const MARKER_HEAD: &str = "timecoin masternode database";
 
 /// How to do without the database. The node itself sets a vote log aside that is ahead of it.
 const START_ANEW: &str = "move the folder db away, leave keys, journal and sign_floor in place, and start: the \
-                          blocks come from the other nodes again, and this one does not vote until it is \
-                          restarted at the height an alert then names";
+                          blocks come from the other nodes again, and this one votes when the chain has let it \
+                          back, which it asks for by itself";
 
 /// What went wrong with the database, and what to do.
 #[derive(Debug, thiserror::Error)]

@@ -216,14 +216,20 @@ async fn votes_pass_while_bulk_is_stuck_and_dropped() {
 }
 
 #[tokio::test]
-async fn a_restarted_process_with_the_same_key_replaces_its_connection_at_once() {
+async fn a_second_process_with_the_same_key_is_a_peer_of_its_own_and_the_first_one_stays() {
     let mut node = start(options(&[]), identity(1)).await;
     let first = Bare::accepted(&mut node).await;
     let second = Bare::connect(node.address(), PROTOCOL).await.unwrap();
     second.greet(&Hello { instance: 6, ..second.hello() }).await.unwrap();
-    // The old connection's end is told before the new one's beginning.
+    let other = node.up().await;
+    assert!(node.network.peers().iter().any(|peer| peer.peer == other));
+    assert_eq!(node.network.counts().inbound, 2);
+    // Another connection of either process replaces its own only.
+    let again = Bare::connect(node.address(), PROTOCOL).await.unwrap();
+    again.greet(&Hello { instance: 6, ..again.hello() }).await.unwrap();
     assert!(node.down().await.as_str().contains("replaced"));
-    node.up().await;
-    assert_eq!(first.close_code().await, Some(CloseCode::Replaced));
-    assert_eq!(node.network.counts().inbound, 1);
+    assert_eq!(node.up().await, other);
+    assert_eq!(second.close_code().await, Some(CloseCode::Replaced));
+    assert_eq!(node.network.counts().inbound, 2);
+    drop(first);
 }

@@ -204,3 +204,29 @@ fn a_killed_node_that_only_listens_is_dialled_again() {
 fn a_killed_node_returns_when_both_ends_dial() {
     crash_and_return(true, true);
 }
+
+/// Copies of a data directory share the network key: whoever runs both must be told, which takes that
+/// both stay connected, to the others and to each other.
+#[tokio::test]
+async fn two_processes_with_one_key_stay_connected_to_a_third_and_to_each_other() {
+    let mut third = start(options(&[]), identity(1)).await;
+    let mut first = start(options(&[third.address()]), identity(2)).await;
+    assert_eq!((third.up().await, first.up().await), (first.id(), third.id()));
+    let mut copy = start(options(&[third.address(), first.address()]), identity(2)).await;
+    let at_third = third.up().await;
+    assert_ne!(at_third, first.id());
+    let peers = [copy.up().await, copy.up().await];
+    assert!(peers.contains(&third.id()) && !peers.contains(&copy.id()), "{peers:?}");
+    let at_first = first.up().await;
+    assert!(at_first != first.id() && at_first != third.id());
+    // Each of the two is reached, and neither was put in the place of the other.
+    third.network.send(Recipients::Peer(first.id()), &status(1));
+    third.network.send(Recipients::Peer(at_third), &status(2));
+    assert_eq!(first.message().await, (third.id(), status(1)));
+    assert_eq!(copy.message().await, (third.id(), status(2)));
+    copy.network.send(Recipients::All, &status(3));
+    assert_eq!(third.message().await, (at_third, status(3)));
+    assert_eq!(first.message().await, (at_first, status(3)));
+    let counts = third.network.counts();
+    assert_eq!(counts.inbound + counts.outbound, 2);
+}

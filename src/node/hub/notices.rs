@@ -120,6 +120,17 @@ impl Hub {
             Notice::LatePrecommit { height, voter, late_us } => {
                 self.metrics.late_precommit(*height, *voter, *late_us);
             }
+            // The state of the snapshot tells it.
+            Notice::Standing(_) => self.changed.notify_one(),
+            Notice::KeyElsewhere { height, what } => {
+                let text = format!("another process signs with this node's vote key: {what} in era {height}");
+                self.alert_once(now, AlertLevel::Critical, &text);
+            }
+            Notice::SameKey { peer } => {
+                let text =
+                    format!("peer {} holds the vote key of this node: stop one of the two", peer.0.short());
+                self.alert_standing(now, &text);
+            }
             Notice::Seat { height, voter, status } => self.observe_seat(now, *height, *voter, *status),
             Notice::Equivocation { name, evidence } => {
                 let what = evidence.offence.name();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::consensus::output::Notice;
+use crate::consensus::standing::Standing;
 use crate::light::claim::FinalityClaim;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{HEADER_VERSION, Header};
@@ -106,6 +107,7 @@ fn view(height: u64, connected: [bool; 4]) -> View {
         connected: connected.to_vec(),
         best_height: height,
         peer_heights: Vec::new(),
+        standing: Standing::Signing,
         halted: None,
     }
 }

@@ -87,7 +87,9 @@ async fn a_masternode_registers_votes_hands_its_vote_over_and_leaves() {
     .await;
 
     let entry = entry_of(&first, "node5").unwrap();
-    let change = |sequence| Change { validator: entry.id, sequence, expiry: 90 };
+    // Its first votes took a resume: nobody else could know that its key had never voted.
+    assert_eq!(entry.sequence, 1);
+    let change = |nth| Change { validator: entry.id, sequence: entry.sequence + nth, expiry: 90 };
     let (chain, owner, fresh) = (cluster.genesis.chain_id(), payer(), key(7, 1));
     let changes = Changes { vote_key: Some(&fresh), ..Changes::default() };
     in_a_block(&first, special::update(chain, change(1), &owner, &changes)).await;

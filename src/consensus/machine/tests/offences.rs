@@ -454,6 +454,7 @@ fn an_honest_restart_is_no_offence() {
     let mut again = Node::unstarted(1);
     again.machine.restore(&mut again.host, log_of(&outputs)).unwrap();
     outputs.extend(again.step(Input::Start));
+    outputs.extend(again.hear_all(1));
     outputs.extend(again.wake_at(timing.era_us + timing.propose_us * 4));
     let mut signed = 0;
     for output in outputs {

@@ -15,6 +15,7 @@ fn node() -> (Genesis, Node) {
     genesis.allocations[3].amount = Amount::from_time(1100).unwrap();
     let mut node = Node::on(&genesis, 0);
     node.step(Input::Start);
+    node.hear_all(0);
     (genesis, node)
 }
 

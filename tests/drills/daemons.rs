@@ -1,0 +1,251 @@
+//! Four daemons with short eras, and room for a fifth.
+
+use crate::recorder::Recorder;
+use masternode::ledger::genesis::Genesis;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const NAMES: [&str; 4] = ["alpha", "bravo", "charlie", "delta"];
+/// Far above what anything here needs, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn binary(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_masternode")).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&str]) {
+    let output = binary(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Polls until `condition` gives a value.
+#[track_caller]
+pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The daemons by directory; whatever happens, none outlives the test.
+pub struct Daemons {
+    root: tempfile::TempDir,
+    /// One for each of the four and one for a copy.
+    ports: Vec<u16>,
+    running: BTreeMap<String, Child>,
+    pub recorder: Recorder,
+}
+
+impl Drop for Daemons {
+    fn drop(&mut self) {
+        for (name, child) in &mut self.running {
+            if std::thread::panicking() {
+                let dir = self.root.path().join(name);
+                let output = binary(&["status", "--plain", "--data-dir", dir.to_str().unwrap()]);
+                println!("{name}: {}", String::from_utf8_lossy(&output.stdout));
+            }
+            let _already_gone = child.kill();
+            let _already_gone = child.wait();
+        }
+    }
+}
+
+impl Daemons {
+    /// Founds the network with `init` and `genesis create`, and starts it.
+    pub fn found() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        // Held together, so that all are different; free again before the nodes listen.
+        let sockets: Vec<_> = (0..=NAMES.len()).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        drop(sockets);
+        let dir = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+        for (index, name) in NAMES.iter().enumerate() {
+            let (dir, listen) = (dir(name), format!("127.0.0.1:{}", ports[index]));
+            let mut arguments = vec!["init", "--network", "devnet", "--non-interactive", "--no-passphrase"];
+            arguments.extend(["--data-dir", &dir, "--name", name, "--listen", &listen]);
+            let others: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+            arguments.extend(others.iter().flat_map(|peer| ["--bootstrap", peer.as_str()]));
+            succeeds(&arguments);
+        }
+        let file = root.path().join("genesis.toml");
+        let public = NAMES.map(|name| format!("{}/{name}.masternode.toml", dir(name)));
+        let mut arguments = vec!["genesis", "create", "--output", file.to_str().unwrap()];
+        arguments.extend(public.iter().map(String::as_str));
+        succeeds(&arguments);
+        // A drill may follow another of the same masternode after a few blocks.
+        edit(&file, |genesis| {
+            genesis["params"]["resume_interval_blocks"] = toml::Value::Integer(1);
+        });
+        for name in NAMES {
+            std::fs::copy(&file, root.path().join(name).join("genesis.toml")).unwrap();
+            edit(&root.path().join(name).join("masternode.toml"), shorten_eras);
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        let genesis = Genesis::parse(&text, "genesis.toml").unwrap();
+        let committee = Arc::clone(&genesis.state().next_committee);
+        let recorder = Recorder::start(genesis.chain_id(), committee, &ports);
+        let mut daemons = Self { root, ports, running: BTreeMap::new(), recorder };
+        for name in NAMES {
+            daemons.start(name);
+        }
+        for name in NAMES {
+            daemons.until_state(name, "signing");
+        }
+        daemons
+    }
+
+    /// One of the four, cyclically.
+    pub fn name(&self, index: usize) -> &'static str {
+        NAMES[index % NAMES.len()]
+    }
+
+    fn dir(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.dir(name).to_str().unwrap().to_owned()
+    }
+
+    pub fn start(&mut self, name: &str) {
+        let log = std::fs::File::create(self.root.path().join(format!("{name}.stderr"))).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_masternode"))
+            .args(["run", "--no-tui", "--data-dir", &self.text(name)])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.running.insert(name.to_owned(), child);
+        until(&format!("{name} answers"), || {
+            if let Some(exit) = self.running.get_mut(name).unwrap().try_wait().unwrap() {
+                let errors = std::fs::read_to_string(self.root.path().join(format!("{name}.stderr")));
+                panic!("{name} has ended with {exit}: {}", errors.unwrap_or_default());
+            }
+            self.status(name)
+        });
+    }
+
+    /// `masternode stop`.
+    #[track_caller]
+    pub fn stop(&mut self, name: &str) {
+        succeeds(&["stop", "--data-dir", &self.text(name)]);
+        self.running.remove(name).unwrap().wait().unwrap();
+    }
+
+    /// What has followed the chain to the `Resume` of another process is a candidate again when it is
+    /// started again.
+    pub fn restart(&mut self, name: &str) {
+        self.stop(name);
+        self.start(name);
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, name: &str) {
+        let mut child = self.running.remove(name).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub fn stop_all(&mut self) {
+        for name in self.running.keys().cloned().collect::<Vec<_>>() {
+            self.stop(&name);
+        }
+    }
+
+    /// `cp -a` of a stopped node, at a port of its own.
+    pub fn copy(&self, from: &str, to: &str) {
+        let copied = Command::new("cp").args(["-a", &self.text(from), &self.text(to)]).status().unwrap();
+        assert!(copied.success());
+        self.give_port(to);
+    }
+
+    /// A new directory with the configuration and the keys of another.
+    pub fn clone_keys(&self, from: &str, to: &str) {
+        std::fs::create_dir(self.dir(to)).unwrap();
+        for part in ["keys", "genesis.toml", "masternode.toml"] {
+            let (from, to) = (self.dir(from).join(part), self.dir(to).join(part));
+            assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+        }
+        self.give_port(to);
+    }
+
+    fn give_port(&self, name: &str) {
+        let listen = format!("127.0.0.1:{}", self.ports[NAMES.len()]);
+        edit(&self.dir(name).join("masternode.toml"), |config| {
+            config["p2p"]["listen"] = toml::Value::String(listen);
+        });
+    }
+
+    /// Puts a directory in the place of another that was removed, at the port of that.
+    pub fn rename(&self, from: &str, to: &str) {
+        std::fs::rename(self.dir(from), self.dir(to)).unwrap();
+        let place = NAMES.iter().position(|name| *name == to).unwrap();
+        let listen = format!("127.0.0.1:{}", self.ports[place]);
+        edit(&self.dir(to).join("masternode.toml"), |config| {
+            config["p2p"]["listen"] = toml::Value::String(listen);
+        });
+    }
+
+    pub fn remove(&self, name: &str) {
+        std::fs::remove_dir_all(self.dir(name)).unwrap();
+    }
+
+    pub fn status(&self, name: &str) -> Option<Value> {
+        let output = binary(&["status", "--json", "--data-dir", &self.text(name)]);
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    #[track_caller]
+    pub fn until_state(&self, name: &str, state: &str) {
+        until(&format!("{name} is {state}"), || {
+            self.status(name).filter(|status| status["state"]["state"] == state)
+        });
+    }
+
+    pub fn votes_sent(&self, name: &str) -> u64 {
+        self.status(name).unwrap()["consensus"]["votes_sent"].as_u64().unwrap()
+    }
+
+    /// Waits for an alert with this text.
+    #[track_caller]
+    pub fn alerts(&self, name: &str, part: &str) {
+        until(&format!("{name} alerts: {part}"), || {
+            let status = self.status(name)?;
+            let alerts = status["alerts"].as_array()?;
+            alerts.iter().any(|alert| alert["text"].as_str().unwrap().contains(part)).then_some(())
+        });
+    }
+
+    /// The chain goes on.
+    #[track_caller]
+    pub fn two_more_blocks(&self) {
+        let height = || {
+            let known = NAMES.iter().filter_map(|name| self.status(name)?["chain"]["height"].as_u64());
+            known.max().unwrap_or(0)
+        };
+        let before = height();
+        until("two more blocks", || (height() >= before + 2).then_some(()));
+    }
+}
+
+fn edit(file: &Path, change: impl FnOnce(&mut toml::Table)) {
+    let mut table: toml::Table = std::fs::read_to_string(file).unwrap().parse().unwrap();
+    change(&mut table);
+    std::fs::write(file, toml::to_string(&table).unwrap()).unwrap();
+}
+
+fn shorten_eras(config: &mut toml::Table) {
+    let timers = config.entry("consensus").or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    timers.as_table_mut().unwrap().insert("era_ms".to_owned(), toml::Value::Integer(600));
+}

@@ -1,0 +1,146 @@
+//! Drills with daemons of the real binary, for what operators do to keys and data directories: a cloned
+//! key, an old backup, a deleted vote log, a copied directory. In each, at most one process signs with a
+//! key in an era, nobody signs twice, the process that must not sign says why, and at the end the
+//! masternode signs again by itself.
+//!
+//! `MASTERNODE_DRILLS=100 cargo test --release --test drills -- --nocapture` runs each of them 100 times;
+//! without the variable each runs once. Nothing here sleeps to make a test pass: everything polls with a
+//! deadline.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
+
+mod daemons;
+mod recorder;
+
+use daemons::{Daemons, until};
+use std::time::Instant;
+
+fn rounds() -> usize {
+    std::env::var("MASTERNODE_DRILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// What an operator reads of a node that must not sign.
+#[track_caller]
+fn explains(daemons: &Daemons, dir: &str, parts: &[&str]) {
+    until(&format!("{dir} does not sign and says {parts:?}"), || {
+        let status = daemons.status(dir)?;
+        let state = &status["state"];
+        let text = format!("{} {}", state["stage"].as_str()?, state["reason"].as_str()?);
+        (state["state"] == "not-signing" && parts.iter().all(|part| text.contains(part))).then_some(())
+    });
+}
+
+/// The keys alone, in a new directory, while the original signs.
+fn cloned_key(daemons: &mut Daemons, victim: &str) {
+    daemons.clone_keys(victim, "clone");
+    daemons.start("clone");
+    explains(daemons, "clone", &["another process signs with this key", "nothing was ever signed"]);
+    daemons.alerts(victim, "holds the vote key of this node");
+    daemons.two_more_blocks();
+    assert_eq!(daemons.votes_sent("clone"), 0);
+    daemons.until_state(victim, "signing");
+    daemons.stop("clone");
+    daemons.remove("clone");
+}
+
+/// A copy of the whole directory beside the original: the original signs on; when it is stopped the copy
+/// takes over, and the original stands back when it is started again.
+fn copied_directory(daemons: &mut Daemons, victim: &str) {
+    daemons.stop(victim);
+    daemons.copy(victim, "copy");
+    daemons.start(victim);
+    daemons.until_state(victim, "signing");
+    daemons.start("copy");
+    explains(daemons, "copy", &["another process signs with this key", "is a copy of another one"]);
+    daemons.alerts(victim, "holds the vote key of this node");
+    daemons.two_more_blocks();
+    assert_eq!(daemons.votes_sent("copy"), 0);
+    daemons.until_state(victim, "signing");
+    daemons.stop(victim);
+    daemons.until_state("copy", "signing");
+    daemons.start(victim);
+    explains(daemons, victim, &["resume"]);
+    daemons.two_more_blocks();
+    daemons.until_state("copy", "signing");
+    assert_eq!(daemons.votes_sent(victim), 0);
+    daemons.stop("copy");
+    daemons.remove("copy");
+    daemons.restart(victim);
+}
+
+/// An earlier copy put in the place of the directory, after the node has signed on.
+fn old_backup_in_place(daemons: &mut Daemons, victim: &str) {
+    back_up(daemons, victim);
+    daemons.kill(victim);
+    daemons.remove(victim);
+    daemons.rename("backup", victim);
+    // A copy has other inodes than what was copied.
+    daemons.start(victim);
+    explains(daemons, victim, &["is a copy of another one"]);
+}
+
+/// An earlier copy started elsewhere, the original being gone.
+fn old_backup_elsewhere(daemons: &mut Daemons, victim: &str) {
+    back_up(daemons, victim);
+    daemons.kill(victim);
+    daemons.start("backup");
+    explains(daemons, "backup", &["is a copy of another one"]);
+    daemons.until_state("backup", "signing");
+    daemons.two_more_blocks();
+    daemons.stop("backup");
+    daemons.remove("backup");
+    daemons.start(victim);
+    explains(daemons, victim, &["resume"]);
+    daemons.restart(victim);
+}
+
+/// Copies the directory, and lets the node sign for some blocks more.
+fn back_up(daemons: &mut Daemons, victim: &str) {
+    daemons.stop(victim);
+    daemons.copy(victim, "backup");
+    daemons.start(victim);
+    daemons.until_state(victim, "signing");
+    daemons.two_more_blocks();
+}
+
+fn deleted_log(daemons: &mut Daemons, victim: &str) {
+    daemons.kill(victim);
+    daemons.remove(&format!("{victim}/journal"));
+    daemons.start(victim);
+    explains(daemons, victim, &["the vote log is missing"]);
+}
+
+type Drill = fn(&mut Daemons, &str);
+
+#[test]
+fn every_drill_ends_without_a_double_vote_with_a_clear_message_and_with_the_masternode_back() {
+    let drills: [(&str, Drill); 5] = [
+        ("cloned key", cloned_key),
+        ("copied directory", copied_directory),
+        ("old backup in place", old_backup_in_place),
+        ("old backup elsewhere", old_backup_elsewhere),
+        ("deleted log", deleted_log),
+    ];
+    let mut daemons = Daemons::found();
+    for round in 0..rounds() {
+        for (number, (name, drill)) in drills.iter().enumerate() {
+            let victim = daemons.name(round + number).to_owned();
+            let begun = Instant::now();
+            drill(&mut daemons, &victim);
+            daemons.until_state(&victim, "signing");
+            let votes = daemons.recorder.check();
+            println!(
+                "round {} {name} of {victim}: {:.1} s, {votes} messages of voters recorded, 0 signed twice",
+                round + 1,
+                begun.elapsed().as_secs_f64()
+            );
+        }
+    }
+    daemons.stop_all();
+}
