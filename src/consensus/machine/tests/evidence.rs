@@ -2,6 +2,8 @@
 
 use super::offences::start;
 use super::*;
+use crate::consensus::standing::Standing;
+use crate::consensus::standing::Start;
 use crate::primitives::masternode::MasternodeStatus;
 
 /// Evidence transactions that are sent to all.
@@ -102,14 +104,20 @@ fn the_same_two_statements_make_the_same_transaction_at_every_node() {
     assert_eq!(first, second);
 }
 
+/// A start with a whole log.
+fn whole() -> Start {
+    Start::Whole { since: vec![None], nonce: [9; 32] }
+}
+
 #[test]
-fn a_halted_node_and_an_observer_hand_evidence_in_too() {
-    let mut halted_one = start();
-    let own = halted_one.vote_of(0, 0, Step::Prevote, None);
-    assert!(halted(&halted_one.hear(3, own)).is_some());
-    assert_eq!(handed_in(&halted_one.see_offence()).len(), 1);
+fn a_node_that_must_not_sign_and_an_observer_hand_evidence_in_too() {
+    let mut silenced = start();
+    let own = silenced.vote_of(0, 0, Step::Prevote, None);
+    silenced.hear(3, own);
+    assert!(matches!(silenced.machine.standing(), Standing::Resuming { .. }));
+    assert_eq!(handed_in(&silenced.see_offence()).len(), 1);
     let mut observer = Node::unstarted(0);
-    observer.machine = Machine::new(None, Timing::of(NetworkKind::Devnet), &observer.host);
+    observer.machine = Machine::new(None, Timing::of(NetworkKind::Devnet), &observer.host, whole());
     observer.step(Input::Start);
     assert_eq!(handed_in(&observer.see_offence()).len(), 1);
 }
@@ -124,6 +132,6 @@ fn a_masternode_is_told_that_it_is_convicted_and_again_after_a_restart() {
     assert_eq!(convicted(&convict.decide_next(true)), [("node 1", true)]);
     assert_eq!(convict.machine.me, None, "it votes no more");
     let signer: Box<dyn Signer> = Box::new(vote_key(1));
-    convict.machine = Machine::new(Some(signer), Timing::of(NetworkKind::Devnet), &convict.host);
+    convict.machine = Machine::new(Some(signer), Timing::of(NetworkKind::Devnet), &convict.host, whole());
     assert_eq!(convicted(&convict.step(Input::Start)), [("node 1", true)]);
 }
