@@ -54,7 +54,7 @@ fn mode(file: &Path) -> u32 {
 #[test]
 fn every_command_explains_itself() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 15] = [
         &[],
         &["run"],
         &["devnet"],
@@ -62,6 +62,9 @@ fn every_command_explains_itself() {
         &["genesis"],
         &["genesis", "create"],
         &["genesis", "inspect"],
+        &["proof"],
+        &["proof", "get"],
+        &["proof", "verify"],
         &["status"],
         &["stop"],
         &["check-config"],
@@ -97,6 +100,9 @@ fn wrong_usage_is_status_2_and_a_slip_gets_a_suggestion() {
         &["genesis", "create"],
         &["genesis", "create", "x", "--allocate", "nobody"],
         &["check-config"],
+        &["proof", "get", "abc"],
+        &["proof", "verify", "x.proof"],
+        &["proof", "verify", "x.proof", "--trusted", "7"],
         &["status", "--plain", "--json"],
         &["completions", "csh"],
     ] {

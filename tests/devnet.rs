@@ -14,5 +14,7 @@ mod daemons;
 mod founding;
 #[path = "devnet/lifecycle.rs"]
 mod lifecycle;
+#[path = "devnet/proofs.rs"]
+mod proofs;
 #[path = "devnet/rules.rs"]
 mod rules;

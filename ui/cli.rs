@@ -6,8 +6,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use masternode::config::ColorChoice;
 use masternode::config::reading;
+use masternode::light::bundle::TrustedHeader;
 use masternode::primitives::amount::Amount;
 use masternode::primitives::chain::NetworkKind;
+use masternode::primitives::hash::Txid;
 use masternode::primitives::tier::Tier;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -40,6 +42,9 @@ pub enum Command {
     /// Found a network, or look at its founding document
     #[command(subcommand)]
     Genesis(GenesisCommand),
+    /// Get a proof that a payment is final, or check one without a node
+    #[command(subcommand)]
+    Proof(ProofCommand),
     /// Show how a running node is doing
     Status(StatusArgs),
     /// Stop a running node in order
@@ -198,6 +203,48 @@ pub struct GenesisInspectArgs {
     /// The genesis file
     #[arg(default_value = "genesis.toml", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ProofCommand {
+    /// Get from a running node the proof that a transaction is final
+    Get(ProofGetArgs),
+    /// Check a proof with nothing but the file and a block id you trust
+    Verify(ProofVerifyArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ProofGetArgs {
+    /// Transaction id, 64 hexadecimal digits
+    #[arg(value_name = "TXID")]
+    pub txid: Txid,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// File to write; an existing one is never overwritten [default: TXID.proof]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: Option<PathBuf>,
+    /// Block whoever checks the proof trusts already [default: the one the proof rests on]
+    #[arg(long, value_name = "HEIGHT:ID")]
+    pub trusted: Option<TrustedHeader>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ProofVerifyArgs {
+    /// The proof
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Block you trust, learned from your own node or from people you trust
+    #[arg(long, value_name = "HEIGHT:ID")]
+    pub trusted: TrustedHeader,
+    /// Genesis file of the network the proof has to be of
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub genesis: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -99,6 +99,9 @@ fn the_cap_bounds_the_jailed_weight_and_passes_over_who_is_too_heavy() {
     // Registered weight 10 + 6 * 1 = 16; a quarter is 4.
     let params = params(4, 25);
     let tiers = [&[Tier::Silver][..], &[Tier::Bronze; 6]].concat();
+    let mut one = registry(&tiers);
+    pass(&mut one, &params, 9, &["n1"]);
+    assert_eq!(jailed(&one), [""; 0], "10 of 16 are above the cap by themselves");
     let mut all = registry(&tiers);
     pass(&mut all, &params, 4, &["n1", "n2", "n3", "n4", "n5", "n6"]);
     let weight: u64 = jailed(&all).len() as u64;

@@ -25,12 +25,12 @@ use crate::ledger::store::containment::{contain_panics, contained};
 use crate::ledger::store::folder::{StoreError, read_marker, sync_blobs, sync_folder, write_marker};
 use crate::ledger::store::records::{
     BlockRecord, CHUNK_BYTES, FORMAT, REGISTRY_PLACE, RegistryRecord, Stream, TIP_KEY, TipRecord, chunk_key,
-    parse_place, parse_utxo, place_key, seal, stream_of, unseal,
+    committee_key, parse_committee_key, parse_place, parse_utxo, place_key, seal, stream_of, unseal,
 };
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{Header, Outline};
 use crate::primitives::certificate::Qc;
-use crate::primitives::committee::Committee;
+use crate::primitives::committee::{Committee, Member};
 use crate::primitives::encoding::{decode_stored, encode};
 use crate::primitives::hash::{ChainId, Hash, Txid};
 use crate::primitives::transaction::{OutPoint, Transaction, Utxo};
@@ -359,6 +359,27 @@ impl Store {
             return Ok(None);
         }
         decode_stored(&bytes).map(Some).map_err(|_| damaged_block(&self.dir, height))
+    }
+
+    /// The committee of a height; `None` above the one after the last block.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn committee(&self, height: u64) -> Result<Option<Committee>, StoreError> {
+        if height > self.height().saturating_add(1) {
+            return Ok(None);
+        }
+        let damaged = || StoreError::corrupt(&self.dir, "a committee is incomplete or fails its checksum");
+        let changed = self.call(|trees| {
+            let last = trees.meta.range(committee_key(0)..=committee_key(height)).next_back().transpose()?;
+            let Some((key, sealed)) = last else { return Ok(None) };
+            let height = unseal(&key, &sealed).and_then(|_| parse_committee_key(&key));
+            Ok(Some(height.ok_or_else(damaged)?))
+        })?;
+        let Some(changed) = changed else { return Ok(None) };
+        let bytes = self.whole(changed, Stream::Committee, damaged)?;
+        let members: Vec<Member> = decode_stored(&bytes).map_err(|_| damaged())?;
+        Ok(Some(Committee::new(members)))
     }
 
     /// The masternodes after the last block, and the committee of that block.

@@ -8,6 +8,7 @@ use crate::primitives::block::Header;
 use crate::primitives::encoding::{Decode, Encode, decode, encode};
 use crate::primitives::hash::{BlockId, ChainId, ParseHexError};
 use crate::primitives::keys::Checker;
+use crate::primitives::params::Params;
 use std::fmt;
 
 /// First bytes of every bundle.
@@ -34,6 +35,8 @@ pub struct ProofBundle {
     pub version: u16,
     /// The chain; every signature below covers it.
     pub chain: ChainId,
+    /// Consensus parameters, bound by the trusted header: they say how long it may be trusted.
+    pub params: Params,
     /// The trusted header, there exactly when it is not the one in the proof.
     pub start: Option<Header>,
     /// Headers to verify before that of the proof, ascending. For a finality proof the last one is the
@@ -79,8 +82,14 @@ impl std::str::FromStr for TrustedHeader {
 impl ProofBundle {
     /// A bundle of this version; `start` as the field says.
     #[must_use]
-    pub fn new(chain: ChainId, start: Option<Header>, links: Vec<Link>, proof: Proof) -> Self {
-        Self { magic: MAGIC, version: BUNDLE_VERSION, chain, start, links, proof }
+    pub fn new(
+        chain: ChainId,
+        params: Params,
+        start: Option<Header>,
+        links: Vec<Link>,
+        proof: Proof,
+    ) -> Self {
+        Self { magic: MAGIC, version: BUNDLE_VERSION, chain, params, start, links, proof }
     }
 
     /// The file.
@@ -120,7 +129,8 @@ impl ProofBundle {
         }
     }
 
-    /// Verifies everything from the trusted header on, with nothing else. The era of a finality proof must be
+    /// Verifies everything from the trusted header on, with nothing else; the trust period is that of the
+    /// parameters, which the trusted header binds. The era of a finality proof must be
     /// the one right after the last header of the bundle. `now_ms` is milliseconds since 1970.
     ///
     /// # Errors
@@ -128,7 +138,6 @@ impl ProofBundle {
     pub fn verify(
         &self,
         trusted: TrustedHeader,
-        trust_ms: u64,
         now_ms: u64,
         checker: Checker<'_>,
     ) -> Result<Shown, ProofError> {
@@ -140,11 +149,14 @@ impl ProofBundle {
         if found != trusted.id {
             return Err(ProofError::OtherHeader { height: first.height, found, expected: trusted.id });
         }
+        if self.params.root() != first.params_root {
+            return Err(ProofError::malformed("params", "not those the trusted header names"));
+        }
         let rests_on_first = self.header().id() == found;
         if rests_on_first && (self.start.is_some() || !self.links.is_empty()) {
             return Err(ProofError::malformed("start", "there though the proof holds the trusted header"));
         }
-        let mut client = LightClient::new(self.chain, trust_ms, first.clone());
+        let mut client = LightClient::new(self.chain, self.params.trust_ms, first.clone());
         for link in &self.links {
             client.accept(link, now_ms, checker)?;
         }

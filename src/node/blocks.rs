@@ -10,6 +10,7 @@ use crate::network::router::Recipients;
 use crate::node::halt::Halt;
 use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::Qc;
+use crate::primitives::hash::Txid;
 use crate::primitives::message::{Message, PeerId};
 use crate::primitives::transaction::Transaction;
 use parking_lot::Mutex;
@@ -44,6 +45,15 @@ impl RecentBlocks {
     #[must_use]
     pub fn find(&self, height: u64) -> Option<(Arc<Block>, Qc)> {
         self.0.lock().iter().find(|(block, _)| block.header.height == height).cloned()
+    }
+
+    /// Height and body of a transaction in one of them.
+    #[must_use]
+    pub fn transaction(&self, txid: &Txid) -> Option<(u64, Transaction)> {
+        self.0.lock().iter().find_map(|(block, _)| {
+            let at = block.transactions.binary_search_by_key(txid, |transaction| transaction.id()).ok()?;
+            block.transactions.get(at).map(|found| (block.header.height, found.body().clone()))
+        })
     }
 }
 

@@ -2,10 +2,12 @@
 //! submission of transactions, and the order to stop.
 
 use crate::ledger::Ledger;
+use crate::light::bundle::ProofBundle;
 use crate::node::clock;
 use crate::node::hub::{Fate, FateKind, Hub, Subscription};
 use crate::node::log_feed;
 use crate::node::logging::ring::LogRing;
+use crate::node::prover::Prover;
 use crate::node::tasks::{Exit, Stopper};
 use crate::node::verify::Verifier;
 use crate::pool::{Pool, TxState};
@@ -45,6 +47,7 @@ pub(super) struct Shared {
     pub local_address: SocketAddr,
     pub network_id: PeerId,
     pub data_dir: PathBuf,
+    pub prover: Prover,
     pub finished: watch::Receiver<Option<Exit>>,
 }
 
@@ -201,6 +204,10 @@ impl NodeHandle {
 }
 
 impl Backend for NodeHandle {
+    fn proof(&self, txid: &Txid, trusted: Option<u64>) -> Result<ProofBundle, String> {
+        self.0.prover.prove(txid, trusted).map_err(|error| error.to_string())
+    }
+
     fn snapshot(&self) -> Arc<Snapshot> {
         self.0.hub.snapshot()
     }

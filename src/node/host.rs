@@ -354,6 +354,42 @@ mod tests {
     }
 
     #[test]
+    fn specials_that_the_new_registry_forbids_leave_the_pool_and_others_stay() {
+        use crate::ledger::tests::key;
+        use crate::wallet::special::{Change, Changes, unbond, update};
+        let genesis = crate::ledger::genesis::Genesis {
+            masternodes: (1..=5).map(crate::ledger::tests::founder).collect(),
+            ..genesis_with(0)
+        };
+        let (mut host, _) = host(&genesis);
+        let change = |host: &ChainHost, seed: u8| {
+            let entry = host.masternode_of(&key(seed).public()).unwrap();
+            Change { validator: entry.id, sequence: entry.sequence + 1, expiry: 50 }
+        };
+        let payout = Some(key(9).public().key_hash());
+        let chain = host.chain();
+        let first = update(chain, change(&host, 1), &key(1), &Changes::default());
+        let second = update(chain, change(&host, 1), &key(1), &Changes { payout, ..Changes::default() });
+        let (leaving, waiting) =
+            (unbond(chain, change(&host, 2), &key(2)), unbond(chain, change(&host, 3), &key(3)));
+        let sealed = [&first, &second, &leaving, &waiting].map(|body| SealedTransaction::new(body.clone()));
+        sealed.iter().for_each(|transaction| admit(&mut host, transaction));
+        let block = build(&host, vec![sealed[0].clone()]);
+        commit(&mut host, &block);
+        let left: Vec<Txid> = host.pending().iter().map(|left| left.id()).collect();
+        assert_eq!(left, [leaving.id(), waiting.id()]);
+        let reason = host.pool().state(&second.id(), 0).unwrap().rejection.unwrap();
+        assert_eq!(reason.code(), "wrong-sequence");
+        // One of five may leave; then the other still may not be one too many.
+        let block = build(&host, vec![sealed[2].clone()]);
+        commit(&mut host, &block);
+        assert_eq!(host.pending().len(), 1, "four are active: one more may go");
+        let block = build(&host, vec![sealed[3].clone()]);
+        commit(&mut host, &block);
+        assert_eq!((host.tip().next_committee.len(), host.pending().len()), (3, 0));
+    }
+
+    #[test]
     fn a_known_header_with_other_contents_is_refused() {
         let genesis = genesis_with(2);
         let (host, _) = host(&genesis);

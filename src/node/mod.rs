@@ -18,6 +18,7 @@ mod log_feed;
 pub mod logging;
 pub mod metrics;
 pub mod outlet;
+pub mod prover;
 pub mod pull;
 pub mod router;
 pub mod settings;

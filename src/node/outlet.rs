@@ -11,6 +11,7 @@ use crate::node::effects::Sink;
 use crate::node::halt::Halt;
 use crate::node::host::WriteQueue;
 use crate::node::hub::Hub;
+use crate::node::prover::FinalityClaims;
 use crate::node::pull::PullEvent;
 use crate::primitives::message::PeerId;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct Outlet {
     pub durable: Arc<AtomicU64>,
     /// Decided blocks the store has not yet.
     pub recent: Arc<RecentBlocks>,
+    /// What proves the finals of this era.
+    pub claims: Arc<FinalityClaims>,
     pub hub: Arc<Hub>,
     pub halt: Arc<Halt>,
 }
@@ -84,17 +87,15 @@ impl Sink for Outlet {
                     "checkpoint"
                 );
                 self.store_block(height);
+                self.claims.ended(height);
             }
+            Output::Final { height, claim, .. } => self.claims.add(*height, claim.clone()),
             Output::Misbehaved { peer, what } => self.misbehaved(*peer, what),
             Output::Halt { reason } => tracing::error!(%reason, "halted"),
             Output::Rejected { txid, reason, .. } => {
                 tracing::debug!(txid = %txid.short(), %reason, "transaction refused");
             }
-            Output::Persist { .. }
-            | Output::Replay(_)
-            | Output::Final { .. }
-            | Output::Accepted { .. }
-            | Output::Notice(_) => {}
+            Output::Persist { .. } | Output::Replay(_) | Output::Accepted { .. } | Output::Notice(_) => {}
         }
     }
 

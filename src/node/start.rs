@@ -26,6 +26,7 @@ use crate::node::hub::{Hub, Identity, Phase};
 use crate::node::journal::{Journal, JournalError};
 use crate::node::lanes::Lanes;
 use crate::node::outlet::{BLOCKS_WAITING_MAX, Outlet};
+use crate::node::prover::Prover;
 use crate::node::pull::{EVENTS_WAITING_MAX as PULLS_WAITING_MAX, Puller};
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
 use crate::node::settings;
@@ -327,15 +328,16 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let inbox = Arc::new(Lanes::new(URGENT_WAITING_MAX, BULK_WAITING_MAX));
     let on_fault = on_fault(&network);
 
+    let prover = Prover::new(&ledger, &pool, &recent, &store);
+    let worker = |queue: &Arc<_>| Worker {
+        queue: Arc::clone(queue),
+        engine: Arc::clone(&inbox),
+        era: Arc::clone(&era),
+        on_fault: Arc::clone(&on_fault),
+        hub: Arc::clone(&hub),
+    };
     let mut workers = Vec::new();
-    for queue in verifier.queues() {
-        let worker = Worker {
-            queue: Arc::clone(queue),
-            engine: Arc::clone(&inbox),
-            era: Arc::clone(&era),
-            on_fault: Arc::clone(&on_fault),
-            hub: Arc::clone(&hub),
-        };
+    for worker in verifier.queues().iter().map(worker) {
         workers.push(thread(&stopper, "verify", move || worker.run())?);
     }
     let (pulls, wishes) = sync_channel(PULLS_WAITING_MAX);
@@ -356,6 +358,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         store: blocks,
         durable: Arc::clone(&durable),
         recent: Arc::clone(&recent),
+        claims: Arc::clone(&prover.claims),
         hub: Arc::clone(&hub),
         halt: Arc::clone(&halt),
     };
@@ -410,14 +413,12 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         local_address: network.local_address(),
         network_id: network.own(),
         data_dir: options.config.data_dir.clone(),
+        prover,
         finished: exit,
     }));
     let stop = stopper.ordered().clone();
     spawn(&stopper, &tasks, "router", async move {
-        tokio::select! {
-            () = router.run() => {}
-            () = stop.cancelled() => {}
-        }
+        let _stopped = stop.run_until_cancelled(router.run()).await;
     });
     let backend = Arc::new(handle.clone());
     spawn(&stopper, &tasks, "control", control.serve(backend, stopper.ordered().clone()));

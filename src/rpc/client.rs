@@ -1,6 +1,8 @@
 //! The other end of the control socket, for commands: blocking, with deadlines, and errors that say
 //! what to do.
 
+use crate::light::bundle::ProofBundle;
+use crate::primitives::hash::Txid;
 use crate::rpc::control::{
     Answer, ControlError, Envelope, FRAME_BYTES_MAX, PROTOCOL_VERSION, Request, SocketAddress,
 };
@@ -111,6 +113,20 @@ impl ControlClient {
         }
     }
 
+    /// The proof that a transaction is final, from the header at height `trusted` on. It is not verified.
+    ///
+    /// # Errors
+    /// [`ClientError`]; refused with the reason when there is none.
+    pub fn proof(&mut self, txid: Txid, trusted: Option<u64>) -> Result<ProofBundle, ClientError> {
+        let bundle = match self.ask(Request::Proof { txid, trusted })? {
+            Answer::Proof { bundle } => bundle,
+            other => return Err(self.unexpected(&other)),
+        };
+        let garbled = |reason: String| ClientError::Garbled { dir: self.dir.clone(), reason };
+        let bytes = hex::decode(bundle).map_err(|error| garbled(error.to_string()))?;
+        ProofBundle::from_bytes(&bytes).map_err(|error| garbled(error.to_string()))
+    }
+
     /// Asks the node to stop in order; returns when it has agreed, not when it is gone.
     ///
     /// # Errors
@@ -193,6 +209,7 @@ impl ControlClient {
             Answer::Status { .. } => "a status nobody asked for",
             Answer::Stopping => "a stop nobody asked for",
             Answer::Pong { .. } => "a pong nobody asked for",
+            Answer::Proof { .. } => "a proof nobody asked for",
             Answer::Refused { reason } => reason,
         };
         ClientError::Garbled { dir: self.dir.clone(), reason: reason.to_owned() }

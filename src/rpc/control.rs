@@ -9,6 +9,7 @@
 
 use crate::config::control_socket_in;
 use crate::primitives::clean::CleanText;
+use crate::primitives::hash::Txid;
 use crate::rpc::Backend;
 use crate::telemetry::snapshot::Snapshot;
 use futures_util::{SinkExt, StreamExt};
@@ -51,6 +52,8 @@ pub enum Request {
     Stop { reason: String },
     /// Whether anybody is there.
     Ping,
+    /// The proof that a transaction is final, from the header at height `trusted` on.
+    Proof { txid: Txid, trusted: Option<u64> },
 }
 
 /// What a node answers.
@@ -63,6 +66,8 @@ pub enum Answer {
     Stopping,
     /// To [`Request::Ping`].
     Pong { pid: u32 },
+    /// To [`Request::Proof`]: an encoded [`ProofBundle`](crate::light::bundle::ProofBundle) in hexadecimal.
+    Proof { bundle: String },
     /// The request was refused, with the reason.
     Refused { reason: String },
 }
@@ -221,7 +226,10 @@ async fn converse(stream: UnixStream, backend: Arc<dyn Backend>) {
     }
     // Silence, an oversized frame and the end of the connection are the same here.
     while let Ok(Some(Ok(frame))) = tokio::time::timeout(IDLE_MAX, frames.next()).await {
-        let answer = respond(&frame, backend.as_ref());
+        let backend = Arc::clone(&backend);
+        // Proofs are read from the disk.
+        let responding = tokio::task::spawn_blocking(move || respond(&frame, backend.as_ref())).await;
+        let Ok(answer) = responding else { return };
         if reply(&mut frames, answer).await.is_err() {
             return;
         }
@@ -250,6 +258,10 @@ fn respond(frame: &[u8], backend: &dyn Backend) -> Answer {
         Ok(Envelope { body: Request::Status, .. }) => {
             Answer::Status { snapshot: Box::new(Snapshot::clone(&backend.snapshot())) }
         }
+        Ok(Envelope { body: Request::Proof { txid, trusted }, .. }) => match backend.proof(&txid, trusted) {
+            Ok(bundle) => Answer::Proof { bundle: hex::encode(bundle.to_bytes()) },
+            Err(reason) => refuse(reason),
+        },
         Ok(Envelope { body: Request::Stop { reason }, .. }) => {
             backend.stop(CleanText::limited(&reason, REASON_CHARS_MAX));
             Answer::Stopping
@@ -278,6 +290,7 @@ fn codec() -> LengthDelimitedCodec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::light::bundle::ProofBundle;
     use crate::rpc::client::{ClientError, ControlClient};
     use parking_lot::Mutex;
     use std::io::{Read, Write};
@@ -290,6 +303,9 @@ mod tests {
     impl Backend for Fixed {
         fn snapshot(&self) -> Arc<Snapshot> {
             Arc::clone(&self.snapshot)
+        }
+        fn proof(&self, txid: &Txid, trusted: Option<u64>) -> Result<ProofBundle, String> {
+            Err(format!("{txid} from {trusted:?} on is not known"))
         }
         fn stop(&self, reason: CleanText) {
             *self.stopped.lock() = Some(reason);
@@ -335,6 +351,8 @@ mod tests {
             let mut client = ControlClient::connect(&dir).expect("connected");
             let pid = client.ping().expect("a pong");
             let status = client.status().expect("a snapshot");
+            let refused = client.proof(Txid::default(), Some(7)).expect_err("not known");
+            assert!(refused.to_string().contains("Some(7) on is not known"), "{refused}");
             client.stop("the test is over").expect("accepted");
             (pid, status, mode(&control_socket_in(&dir)))
         });

@@ -11,20 +11,26 @@ use masternode::light::members::MemberProof;
 use masternode::light::{BUNDLE_BYTES_MAX, ProofError};
 use masternode::primitives::block::{HEADER_VERSION, Header, tx_root};
 use masternode::primitives::certificate::Qc;
+use masternode::primitives::chain::NetworkKind;
 use masternode::primitives::committee::{Committee, Member, committee_root};
 use masternode::primitives::encoding::{decode, encode};
 use masternode::primitives::hash::{BlockId, ChainId, Hash, KeyHash, MasternodeId, Txid, era_tag};
 use masternode::primitives::keys::{Signature, verify_batch};
+use masternode::primitives::params::Params;
 use masternode::primitives::transaction::SealedTransaction;
 use masternode::primitives::vote::{Step, VoteBatch, vote_digest};
 use proptest::prelude::*;
 use std::sync::Arc;
 
-/// One hour.
-const TRUST_MS: u64 = 3_600_000;
+/// Trust period of a devnet: twenty minutes.
+const TRUST_MS: u64 = 1_200_000;
 const GENESIS_MS: u64 = 1_800_000_000_000;
 /// A minute after the last header of these tests.
 const NOW_MS: u64 = GENESIS_MS + 160_000;
+
+fn params() -> Params {
+    Params::of(NetworkKind::Devnet)
+}
 
 /// Members `numbers`, each with its number as weight, and the key of that number.
 fn committee(numbers: std::ops::RangeInclusive<u8>) -> Committee {
@@ -55,7 +61,7 @@ fn header(height: u64, committees: [&Committee; 2], txids: &[Txid]) -> Header {
         registry_root: Hash([0x2e; 32]),
         committee_root: committees[0].root(),
         next_committee_root: committees[1].root(),
-        params_root: Hash([0x9a; 32]),
+        params_root: params().root(),
     }
 }
 
@@ -124,7 +130,10 @@ fn finality_bundle() -> (TrustedHeader, ProofBundle) {
     let (start, end) = (header(2, [&old, &old], &[]), header(9, [&new, &new], &[]));
     let proof = claim(&end, &new, 2).proof().unwrap();
     let links = vec![link(&end, &new, &old)];
-    (trusted(&start), ProofBundle::new(chain(), Some(start), links, Proof::Finality(Box::new(proof))))
+    (
+        trusted(&start),
+        ProofBundle::new(chain(), params(), Some(start), links, Proof::Finality(Box::new(proof))),
+    )
 }
 
 /// A block proof that begins two headers earlier.
@@ -137,11 +146,11 @@ fn block_bundle() -> (TrustedHeader, ProofBundle) {
     end.previous = middle.id();
     let proof = BlockProof::new(transaction(), link(&end, &new, &new), &txids, 1).unwrap();
     let links = vec![link(&middle, &old, &old)];
-    (trusted(&start), ProofBundle::new(chain(), Some(start), links, Proof::Block(Box::new(proof))))
+    (trusted(&start), ProofBundle::new(chain(), params(), Some(start), links, Proof::Block(Box::new(proof))))
 }
 
 fn verify_bundle(bundle: &ProofBundle, trusted: TrustedHeader) -> Result<Txid, ProofError> {
-    bundle.verify(trusted, TRUST_MS, NOW_MS, &verify_batch).map(|shown| shown.txid)
+    bundle.verify(trusted, NOW_MS, &verify_batch).map(|shown| shown.txid)
 }
 
 #[test]
@@ -429,7 +438,7 @@ fn a_bundle_says_when_it_is_for_another_header_or_too_late() {
     assert_eq!(verify_bundle(&bundle, other), Err(ProofError::OtherStart { found: 2, trusted: 3 }));
     let later = TrustedHeader { height: 10, ..start };
     assert_eq!(verify_bundle(&bundle, later), Err(ProofError::Stale { era: 10, verified: 10 }));
-    let expired = bundle.verify(start, TRUST_MS, NOW_MS + TRUST_MS, &verify_batch);
+    let expired = bundle.verify(start, NOW_MS + TRUST_MS, &verify_batch);
     assert!(matches!(expired, Err(ProofError::Expired { height: 2, .. })));
     assert!(matches!(ProofBundle::from_bytes(b"# not a proof"), Err(ProofError::NotABundle(_))));
     let huge = vec![0; BUNDLE_BYTES_MAX + 1];

@@ -20,14 +20,14 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Three or more nodes in this process with the faucet's only coin.
-struct Network {
-    _root: tempfile::TempDir,
-    founded: Founded,
-    nodes: Vec<NodeHandle>,
+pub struct Network {
+    pub root: tempfile::TempDir,
+    pub founded: Founded,
+    pub nodes: Vec<NodeHandle>,
 }
 
 impl Network {
-    async fn start(nodes: usize, era: Duration) -> Self {
+    pub async fn start(nodes: usize, era: Duration) -> Self {
         let root = tempfile::tempdir().unwrap();
         let plan = Plan {
             root: root.path().join("devnet"),
@@ -39,7 +39,7 @@ impl Network {
             time_ms: clock::wall_ms(),
         };
         let founded = found(&plan).unwrap();
-        let mut network = Self { _root: root, founded, nodes: Vec::new() };
+        let mut network = Self { root, founded, nodes: Vec::new() };
         for config in &network.founded.configs {
             let options = NodeOptions {
                 vote_key: Some(keystore::load(&config.vote_key_path(), None).unwrap()),
@@ -64,12 +64,12 @@ impl Network {
         &self.founded.faucet
     }
 
-    fn coin(&self) -> (OutPoint, Utxo) {
+    pub fn coin(&self) -> (OutPoint, Utxo) {
         self.nodes[0].ledger().unspent_of(&self.faucet().public().key_hash(), 1)[0]
     }
 
     /// A good payment of the faucet's coin to `receiver`, not signed.
-    fn unsigned(&self, receiver: u8) -> Transaction {
+    pub fn unsigned(&self, receiver: u8) -> Transaction {
         let (outpoint, utxo) = self.coin();
         let value = utxo.value.checked_sub(Amount::from_units(1000).unwrap()).unwrap();
         Transaction {
@@ -86,12 +86,12 @@ impl Network {
         TxInput { outpoint, public_key: self.faucet().public(), signature: Signature([0; 64]) }
     }
 
-    fn signed(&self, mut transaction: Transaction) -> Transaction {
+    pub fn signed(&self, mut transaction: Transaction) -> Transaction {
         transaction.sign(self.founded.genesis.chain_id(), self.faucet());
         transaction
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         for node in &self.nodes {
             node.stop("the test is over");
         }
@@ -101,7 +101,7 @@ impl Network {
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 

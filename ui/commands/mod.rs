@@ -7,13 +7,14 @@ pub mod init;
 pub mod locate;
 pub mod output;
 pub mod passphrase;
+pub mod proof;
 pub mod run;
 pub mod screen;
 pub mod shell;
 pub mod status;
 pub mod stop;
 
-use crate::cli::{Cli, Command, GenesisCommand};
+use crate::cli::{Cli, Command, GenesisCommand, ProofCommand};
 
 /// Why a command did not do its work; the text says what was wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,8 @@ pub fn execute(cli: Cli) -> Outcome {
         Some(Command::Init(args)) => init::execute(&args),
         Some(Command::Genesis(GenesisCommand::Create(args))) => genesis::create(&args),
         Some(Command::Genesis(GenesisCommand::Inspect(args))) => genesis::inspect(&args),
+        Some(Command::Proof(ProofCommand::Get(args))) => proof::get(&args),
+        Some(Command::Proof(ProofCommand::Verify(args))) => proof::verify(&args),
         Some(Command::Status(args)) => status::execute(&args),
         Some(Command::Stop(args)) => stop::execute(&args),
         Some(Command::CheckConfig(args)) => check_config::execute(&args),

@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 /// What is chosen for a block so far.
 #[derive(Default)]
-struct Selection {
-    chosen: Vec<SharedTransaction>,
+pub(super) struct Selection {
+    pub(super) chosen: Vec<SharedTransaction>,
     ids: BTreeSet<Txid>,
     claims: BTreeSet<OutPoint>,
     made: BTreeMap<OutPoint, Utxo>,
@@ -246,7 +246,7 @@ impl Machine {
     /// Fills up with pending transactions: special ones, which may use the reserve of a block, then
     /// payments by fee rate. Of those that exclude each other evidence is taken first, then the one
     /// with more prepare weight, then the smaller txid.
-    fn select_fill(&self, host: &dyn Host, mut selection: Selection) -> Selection {
+    pub(super) fn select_fill(&self, host: &dyn Host, mut selection: Selection) -> Selection {
         let params = host.params();
         let pending = host.pending();
         let mut best: BTreeMap<OutPoint, Rank> = BTreeMap::new();

@@ -3,6 +3,7 @@
 
 mod evidence;
 mod offences;
+mod specials;
 
 use super::*;
 use crate::ledger::Ledger;
@@ -72,9 +73,12 @@ impl Node {
     }
 
     fn unstarted(node: u8) -> Self {
-        let genesis = genesis();
+        Self::on(&genesis(), node)
+    }
+
+    fn on(genesis: &Genesis, node: u8) -> Self {
         let pool = Arc::new(Pool::new(PoolLimits::default()));
-        let host = ChainHost::new(Arc::new(Ledger::in_memory(&genesis)), pool);
+        let host = ChainHost::new(Arc::new(Ledger::in_memory(genesis)), pool);
         let signer: Box<dyn Signer> = Box::new(vote_key(node));
         let machine = Machine::new(Some(signer), Timing::of(NetworkKind::Devnet), &host);
         Self { machine, host, now_us: MS }

@@ -4,7 +4,7 @@ use crate::ledger::apply::{BlockDiff, State};
 use crate::ledger::registry::Registry;
 use crate::ledger::store::records::{
     BlockRecord, CHUNK_BYTES, REGISTRY_PLACE, RegistryRecord, Stream, TIP_KEY, TipRecord, chunk_key,
-    outpoint_key, place_key, place_value, seal, utxo_value,
+    committee_key, outpoint_key, place_key, place_value, seal, utxo_value,
 };
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
@@ -29,6 +29,7 @@ impl Batches {
             batches.utxos.insert(outpoint_key(outpoint).as_slice(), utxo_value(outpoint, utxo).as_slice());
         }
         batches.registry(&state.registry, &state.committee, 0);
+        batches.committee(1, &state.next_committee);
         let record = BlockRecord { header: state.header, last_commit: None, commit: None, transactions: 0 };
         batches.record(&record);
         batches
@@ -45,6 +46,9 @@ impl Batches {
             transactions: diff.transactions,
         });
         batches.registry(&diff.registry, &diff.committee, registry_chunks);
+        if diff.header.next_committee_root != diff.header.committee_root {
+            batches.committee(height.saturating_add(1), &diff.next_committee);
+        }
         let (mut ids, mut ends, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
         for (transaction, index) in block.transactions.iter().zip(0u32..) {
             ids.extend_from_slice(transaction.id().bytes());
@@ -83,6 +87,13 @@ impl Batches {
         for number in now..before {
             self.chunks.remove(&chunk_key(REGISTRY_PLACE, Stream::Registry, number));
         }
+    }
+
+    /// The committee of `height`, which is another than before: kept for good, for proofs.
+    fn committee(&mut self, height: u64, committee: &Committee) {
+        self.stream(height, Stream::Committee, &encode(&committee.members().to_vec()));
+        let key = committee_key(height);
+        self.meta.insert(&key, seal(&key, &[]));
     }
 
     fn stream(&mut self, height: u64, stream: Stream, bytes: &[u8]) {

@@ -15,7 +15,7 @@ use crate::primitives::hash::{BlockId, Hash, KeyHash, Txid};
 use crate::primitives::transaction::{OutPoint, Utxo};
 
 /// Version of everything in this file. A change of layout needs a new number.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Key of the tip in the meta tree; its value is sealed.
 pub const TIP_KEY: &[u8] = b"tip";
@@ -41,6 +41,26 @@ pub enum Stream {
     /// The encoded [`RegistryRecord`] after the last block, under [`REGISTRY_PLACE`] instead of a
     /// height.
     Registry = 4,
+    /// The encoded members of the committee of a height and of those after it until the next change;
+    /// [`committee_key`] finds the change.
+    Committee = 5,
+}
+
+/// Prefix of the keys in the meta tree that tell at which heights the committee changed.
+const COMMITTEE_PREFIX: [u8; 10] = *b"committee ";
+
+/// Key in the meta tree that says that the committee of `height` is not that of the height before.
+pub fn committee_key(height: u64) -> [u8; 18] {
+    let mut key = [0; 18];
+    let parts = COMMITTEE_PREFIX.into_iter().chain(height.to_be_bytes());
+    key.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+    key
+}
+
+/// The height of a [`committee_key`]; `None` for other bytes.
+pub fn parse_committee_key(key: &[u8]) -> Option<u64> {
+    let height = key.strip_prefix(&COMMITTEE_PREFIX)?;
+    Some(u64::from_be_bytes(height.try_into().ok()?))
 }
 
 /// Where the registry is: at the height of genesis, rewritten with each block.

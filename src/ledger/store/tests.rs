@@ -398,3 +398,24 @@ fn a_failed_call_leaves_the_store_closed_for_good() {
     let write = BlockWrite { block: Arc::new(block), qc, diff: Arc::new(diff) };
     assert!(store.commit(&write).is_err());
 }
+
+#[test]
+fn the_committee_of_every_height_is_kept() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(2));
+    let (ledger, mut writes) = filled(dir.path(), &genesis, 1);
+    let first = Committee::clone(&ledger.tip().next_committee);
+    let second = Committee::new(first.members()[1..].to_vec());
+    let mut write = write_of(&ledger, Vec::new());
+    let mut diff = write.diff.as_ref().clone();
+    diff.next_committee = Arc::new(second.clone());
+    diff.header.next_committee_root = second.root();
+    write.diff = Arc::new(diff);
+    writes.push(write);
+    let store = open(dir.path(), &genesis).unwrap();
+    store.commit(&writes[1]).unwrap();
+    drop(store);
+    let store = open(dir.path(), &genesis).unwrap();
+    let kept = |height| store.committee(height).unwrap();
+    assert_eq!((kept(1), kept(2)), (Some(first.clone()), Some(first)));
+    assert_eq!((kept(3), kept(4)), (Some(second), None));
+}

@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::ledger::registry::Entry;
+use crate::primitives::evidence::{Evidence, Offence, VoteHead};
 use crate::primitives::masternode::MasternodeStatus;
+use crate::primitives::vote::vote_digest;
 use crate::wallet::special::{self, Change, Changes, NewMasternode};
 
 /// Four founders and a fifth node with a key that nobody knows yet; the last coin buys collateral.
@@ -102,6 +104,59 @@ async fn a_masternode_registers_votes_hands_its_vote_over_and_leaves() {
     assert!(matches!(refused, Err(SubmitError::Rejected(Rejection::WrongSequence { .. }))), "{refused:?}");
     let reached = height(&first);
     until(&fifth, "blocks without it", |node| height(node) >= reached + 2).await;
+    for node in cluster.running.iter().flatten() {
+        node.ledger().recount().unwrap();
+    }
+    cluster.stop_all().await;
+}
+
+fn evidence_against(entry: &Entry, vote_key: &SecretKey) -> Transaction {
+    let era_tag = EraTag(Hash([7; 32]));
+    let head = |block| {
+        let signature = vote_key.sign(&vote_digest(era_tag, 0, Step::Precommit, block));
+        VoteHead { block, signature }
+    };
+    let votes = [head(None), head(Some(BlockId::default()))];
+    let offence = Offence::Votes { round: 0, step: Step::Precommit, votes };
+    special::evidence(Evidence { offender: entry.id, vote_key: vote_key.public(), era_tag, offence }, 90)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_absent_masternode_is_jailed_resumes_and_is_convicted_by_evidence() {
+    let mut cluster = Cluster::new(5);
+    cluster.genesis.params.jail_window_blocks = 4;
+    cluster.genesis.params.jail_cap_percent = 33;
+    cluster.genesis.check().unwrap();
+    for number in 0..4 {
+        cluster.start(number).await;
+    }
+    let first = cluster.running[0].clone().unwrap();
+    until(&first, "jail", |node| {
+        entry_of(node, "node5").is_some_and(|entry| entry.status == MasternodeStatus::Jailed)
+    })
+    .await;
+    until(&first, "a committee of four", |node| node.snapshot().consensus.total_weight == 4).await;
+
+    let fifth = cluster.start(4).await;
+    until(&fifth, "watching", |node| observes(node) && height(node) + 1 >= height(&first)).await;
+    let (chain, entry) = (cluster.genesis.chain_id(), entry_of(&first, "node5").unwrap());
+    let change = Change { validator: entry.id, sequence: entry.sequence + 1, expiry: 90 };
+    in_a_block(&fifth, special::resume(chain, change, &key(1, 4), [5; 32], None)).await;
+    until(&fifth, "voting again", is_signing).await;
+    let back = entry_of(&fifth, "node5").unwrap();
+    assert_eq!((back.status, back.resumed.map(|last| last.nonce)), (MasternodeStatus::Active, Some([5; 32])));
+    let payment = finalised(&fifth, &[&first, &fifth], cluster.payment(0)).await;
+    until(&first, "the payment in a block", |node| {
+        node.tx_status(&payment).is_some_and(|state| state.status == TxStatus::Confirmed)
+    })
+    .await;
+
+    in_a_block(&first, evidence_against(&back, &key(1, 4))).await;
+    until(&fifth, "its votes count no more", observes).await;
+    let convicted = entry_of(&first, "node5").unwrap();
+    assert!(matches!(convicted.status, MasternodeStatus::Tombstoned { .. }));
+    let rest = first.ledger().utxo(&convicted.collateral).unwrap();
+    assert_eq!((rest.value, rest.key_hash), (Amount::from_time(900).unwrap(), convicted.owner));
     for node in cluster.running.iter().flatten() {
         node.ledger().recount().unwrap();
     }
