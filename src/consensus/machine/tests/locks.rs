@@ -3,12 +3,6 @@
 use super::*;
 
 impl Node {
-    fn proposer_of(round: u32) -> u8 {
-        let any = Node::unstarted(0);
-        let proposer = any.machine.context.committee.proposer(1, round).unwrap();
-        (0..MEMBERS).find(|node| any.index_of(*node) == proposer).unwrap()
-    }
-
     /// An empty block of round `round`'s proposer.
     fn block_of(&self, round: u32) -> Outline {
         let voter = self.machine.context.committee.proposer(1, round).unwrap();
@@ -36,7 +30,7 @@ fn proposed(outputs: &[Output]) -> Option<(i32, BlockId)> {
 
 /// The proposer of round 2 as it enters that round, with all streams complete.
 fn entering_round_2() -> (Node, Vec<u8>, Vec<Output>) {
-    let me = Node::proposer_of(2);
+    let me = Node::unstarted(0).proposer_of(2);
     let others: Vec<u8> = (0..MEMBERS).filter(|node| *node != me).collect();
     let mut node = Node::new(me);
     for other in &others {
