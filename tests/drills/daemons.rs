@@ -139,8 +139,15 @@ impl Daemons {
     /// `masternode stop`.
     #[track_caller]
     pub fn stop(&mut self, name: &str) {
-        succeeds(&["stop", "--data-dir", &self.text(name)]);
-        self.running.remove(name).unwrap().wait().unwrap();
+        let dir = self.text(name);
+        let child = self.running.get_mut(name).unwrap();
+        // A node that is busy says so and is asked again.
+        until(&format!("{name} has stopped"), || {
+            let asked = binary(&["stop", "--data-dir", &dir]).status.success();
+            (asked || child.try_wait().unwrap().is_some()).then_some(())
+        });
+        child.wait().unwrap();
+        self.running.remove(name);
     }
 
     /// What has followed the chain to the `Resume` of another process is a candidate again when it is

@@ -345,10 +345,15 @@ impl Machine {
             self.key_watch.resumed = resumed;
             self.on_resumed(host);
         }
+        let convicted =
+            entry.as_ref().is_some_and(|entry| matches!(entry.status, MasternodeStatus::Tombstoned { .. }));
         let jailed = entry.as_ref().is_some_and(|entry| entry.status == MasternodeStatus::Jailed);
         let stands = matches!(self.key_watch.post, Post::Signing | Post::Listening);
         if self.key_watch.is_new_network && self.key_watch.post == Post::Listening {
             self.resume_because(NEVER_SIGNED);
+            self.notice_standing();
+        } else if convicted && stands {
+            self.resume_because(&format!("convicted with block {ended} of contradicting itself"));
             self.notice_standing();
         } else if jailed && stands && self.me.is_none() {
             self.resume_because(&format!("jailed with block {ended} for signing too few blocks"));

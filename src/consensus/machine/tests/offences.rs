@@ -446,9 +446,11 @@ fn votes_of_two_eras_exclude_nothing() {
 #[test]
 fn an_honest_restart_is_no_offence() {
     let timing = Timing::of(NetworkKind::Devnet);
-    let (mut node, mut witness) = (Node::new(1), start());
+    let (mut node, mut witness) = (Node::unstarted(1), start());
+    let mut outputs = node.step(Input::Start);
+    outputs.extend(node.hear_all(1));
     let payment = node.payment(0);
-    let mut outputs = node.submit(payment);
+    outputs.extend(node.submit(payment));
     outputs.extend(node.wake_at(timing.era_us + 2 * MS));
     outputs.extend(node.wake_at(node.now_us + timing.propose_us + timing.prevote_us));
     let mut again = Node::unstarted(1);
@@ -468,9 +470,11 @@ fn an_honest_restart_is_no_offence() {
 
 #[test]
 fn an_offence_in_the_log_is_told_after_the_start() {
-    let mut node = start();
+    let mut node = Node::unstarted(0);
+    let mut outputs = node.step(Input::Start);
+    outputs.extend(node.hear_all(0));
     let payment = node.payment(0);
-    let mut outputs = node.submit(payment);
+    outputs.extend(node.submit(payment));
     for (voter, coin) in [(1, 0), (1, 1), (2, 0), (3, 0)] {
         let batch = node.batch(voter, 0, false, &[&node.payment(coin)]);
         outputs.extend(node.hear(voter, Message::VoteBatch(batch)));
