@@ -3,15 +3,21 @@
 use super::*;
 
 impl Node {
+    fn turn_of(round: u32) -> u8 {
+        let any = Node::unstarted(0);
+        let proposer = any.machine.context.committee.proposer(1, round).unwrap();
+        (0..MEMBERS).find(|node| any.index_of(*node) == proposer).unwrap()
+    }
+
     /// An empty block of round `round`'s proposer.
-    fn block_of(&self, round: u32) -> Outline {
+    fn empty_block_of(&self, round: u32) -> Outline {
         let voter = self.machine.context.committee.proposer(1, round).unwrap();
         let id = self.machine.context.committee.member(voter).unwrap().id;
         let time_ms = self.host.tip().time_ms + 1 + u64::from(round);
         self.host.build(id, time_ms, None, Vec::new()).unwrap().outline()
     }
 
-    fn pol(&self, round: u32, block: BlockId, voters: [u8; 3]) -> Message {
+    fn pol_of(&self, round: u32, block: BlockId, voters: [u8; 3]) -> Message {
         let votes = voters.map(|node| match self.vote_of(node, round, Step::Prevote, Some(block)) {
             Message::Vote(vote) => (vote.voter, vote.signature),
             _ => unreachable!("a vote"),
@@ -30,7 +36,7 @@ fn proposed(outputs: &[Output]) -> Option<(i32, BlockId)> {
 
 /// The proposer of round 2 as it enters that round, with all streams complete.
 fn entering_round_2() -> (Node, Vec<u8>, Vec<Output>) {
-    let me = Node::unstarted(0).proposer_of(2);
+    let me = Node::turn_of(2);
     let others: Vec<u8> = (0..MEMBERS).filter(|node| *node != me).collect();
     let mut node = Node::new(me);
     for other in &others {
@@ -48,11 +54,11 @@ fn a_proposer_of_a_later_round_waits_for_the_locks_of_others_and_takes_the_newes
     let (mut node, others, outputs) = entering_round_2();
     let voters = [others[0], others[1], others[2]];
     assert_eq!(proposed(&outputs), None, "others may be locked");
-    let (old, new) = (node.block_of(0), node.block_of(1));
+    let (old, new) = (node.empty_block_of(0), node.empty_block_of(1));
     for (round, outline) in [(0, &old), (1, &new)] {
         let era_tag = node.machine.context.era_tag;
         let block = outline.header.id();
-        let before = node.receive(others[0], node.pol(round, block, voters));
+        let before = node.receive(others[0], node.pol_of(round, block, voters));
         assert_eq!(proposed(&before), None, "the block is not here yet");
         let answer = Message::Candidate { era_tag, outline: outline.clone() };
         let outputs = node.receive(others[0], answer);
