@@ -121,6 +121,15 @@ impl Hub {
                 self.metrics.late_precommit(*height, *voter, *late_us);
             }
             Notice::Seat { height, voter, status } => self.observe_seat(now, *height, *voter, *status),
+            Notice::Equivocation { .. } | Notice::EvidenceHandedIn { .. } | Notice::Convicted { .. } => {
+                self.observe_offence(now, notice);
+            }
+        }
+    }
+
+    /// Somebody signed what excludes each other: the offence, its evidence as a transaction, its end.
+    fn observe_offence(&self, now: Now, notice: &Notice) {
+        match notice {
             Notice::Equivocation { name, evidence } => {
                 let what = evidence.offence.name();
                 self.alert_standing(now, &format!("masternode {name} signed {what}: evidence is handed in"));
@@ -141,6 +150,7 @@ impl Hub {
                 let text = format!("masternode {name} is convicted: it signed {what}, a part of its collateral burns");
                 self.alert_once(now, AlertLevel::Warning, &text);
             }
+            _ => {}
         }
     }
 
