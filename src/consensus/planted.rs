@@ -34,8 +34,6 @@ pub enum Bug {
     NoBudget,
     /// A block takes up fewer certified payments than an era may have.
     SmallBlocks,
-    /// A proposer of a later round does not wait to hear of locks.
-    ProposesAtOnce,
     /// A vote is sent before it is in the log.
     SendsBeforeLogging,
     /// What proves a certificate is not in the log when its commit vote is sent.
@@ -55,7 +53,7 @@ pub enum Bug {
 #[cfg(feature = "planted-bugs")]
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 21] = [
         Self::ForgottenLock,
         Self::VotesAfterLast,
         Self::RoundsBeforeLast,
@@ -70,7 +68,6 @@ impl Bug {
         Self::FinalAtPrepareQuorum,
         Self::NoBudget,
         Self::SmallBlocks,
-        Self::ProposesAtOnce,
         Self::SendsBeforeLogging,
         Self::UnloggedCertificate,
         Self::RestartForgetsLock,

@@ -2,7 +2,7 @@
 //!
 //! Each has a name, so that a changed run can be told in one line and replayed.
 
-use crate::scenario::{Delays, Load, Mutant, Role, Scenario};
+use crate::scenario::{Delays, Load, MS, Mutant, Role, Scenario};
 use crate::world::World;
 use std::fmt;
 use std::str::FromStr;
@@ -18,6 +18,8 @@ pub enum Change {
     Withhold,
     /// All validators are stopped at once.
     RestartAll,
+    /// The run goes on after faults stop, and so do the liars.
+    Linger,
     /// Nothing is lost.
     NoLoss,
     NoDuplicates,
@@ -41,11 +43,12 @@ pub enum Change {
     Honest(usize),
 }
 
-const NAMES: [(Change, &str); 19] = [
+const NAMES: [(Change, &str); 20] = [
     (Change::NoFastPath, "no-fast-path"),
     (Change::FullLoad, "full-load"),
     (Change::Withhold, "withhold"),
     (Change::RestartAll, "restart-all"),
+    (Change::Linger, "linger"),
     (Change::NoLoss, "no-loss"),
     (Change::NoDuplicates, "no-duplicates"),
     (Change::NoStragglers, "no-stragglers"),
@@ -89,6 +92,7 @@ impl Change {
                 (scenario.withhold, scenario.crash_favourites, scenario.crashes) = (true, true, 8);
             }
             Self::RestartAll => scenario.blackout = true,
+            Self::Linger => (scenario.linger_us, scenario.liars_go_on) = (40_000 * MS, true),
             Self::NoLoss => scenario.drop_permille = 0,
             Self::NoDuplicates => scenario.duplicate_permille = 0,
             Self::NoStragglers => scenario.straggler_permille = 0,
@@ -125,6 +129,7 @@ impl Change {
                 | Self::FullLoad
                 | Self::Withhold
                 | Self::RestartAll
+                | Self::Linger
                 | Self::Payments(_)
                 | Self::Silent(_)
                 | Self::Honest(_)

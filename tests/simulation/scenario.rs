@@ -127,8 +127,8 @@ pub struct Scenario {
     pub calm_at_us: u64,
     /// Whether Byzantine validators go on when other faults stop.
     pub liars_go_on: bool,
-    /// Whether the run goes on for a while after faults stop, to see the pace.
-    pub lingers: bool,
+    /// For how long the run goes on after faults stop, to see the pace.
+    pub linger_us: u64,
     /// Only the rules over what everybody sent count, not those over what each one signed.
     pub safety_only: bool,
 }
@@ -200,7 +200,7 @@ impl Scenario {
             payments_kept: usize::MAX,
             calm_at_us,
             liars_go_on: random.chance(500),
-            lingers: random.chance(150),
+            linger_us: if random.chance(150) { 9000 * MS } else { 0 },
             safety_only: false,
             roles,
             tiers,

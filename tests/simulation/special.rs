@@ -35,13 +35,19 @@ fn all_validators_restarted_at_once_go_on() {
     assert!(coverage.restarts_frozen > SEEDS / 4, "restarts must hit the rounds");
 }
 
+#[test]
+fn heights_keep_their_pace_for_long_while_liars_go_on() {
+    let coverage = must_hold(SEEDS, &[Change::Linger]);
+    assert!(coverage.heights_paced > 10 * SEEDS, "the pace was hardly looked at");
+}
+
 /// A short run in which nothing else crashes.
 fn short(seed: u64, crash_at: Option<(usize, u64)>, kept_permille: u64) -> Scenario {
     let changes = [Change::NoCrashes, Change::NoRestartAll, Change::NoLateStart];
     let mut scenario = scenario(seed, Mutant::None, &changes);
     scenario.calm_at_us = scenario.calm_at_us.min(2500 * MS);
     scenario.payments = scenario.payments.min(12);
-    Scenario { crash_at, kept_permille: Some(kept_permille), lingers: false, ..scenario }
+    Scenario { crash_at, kept_permille: Some(kept_permille), linger_us: 0, ..scenario }
 }
 
 /// Crashes a validator before each of its effects in turn, with what was not synced lost, torn or kept.

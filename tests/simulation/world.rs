@@ -27,9 +27,6 @@ use std::sync::Arc;
 /// How long after faults stop everything must be settled, in simulated microseconds.
 const SETTLE_MAX_US: u64 = 90_000 * MS;
 
-/// How long a run goes on to see its pace, in simulated microseconds.
-const LINGER_US: u64 = 9000 * MS;
-
 /// How long a run in which too many are Byzantine goes on after faults stop, to see what is proved.
 const REMORSE_US: u64 = 3000 * MS;
 
@@ -398,7 +395,7 @@ impl World {
     pub fn look_for_the_end(&mut self) {
         let behind =
             |actor: &Actor| actor.role.is_honest() && (!actor.is_up() || actor.height() < self.calm_height);
-        let lingers = self.scenario.lingers && self.at_us < self.scenario.calm_at_us + LINGER_US;
+        let lingers = self.at_us < self.scenario.calm_at_us + self.scenario.linger_us;
         if !self.calm || lingers || self.actors.iter().any(behind) || !self.open_payments().is_empty() {
             return;
         }

@@ -4,7 +4,6 @@ use super::pulls::Want;
 use super::{Machine, RoundStep};
 use crate::consensus::host::Host;
 use crate::consensus::output::{Notice, Record, Target};
-use crate::consensus::planted::Bug;
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::Txid;
 use crate::primitives::keys::Signature;
@@ -69,8 +68,7 @@ impl Machine {
     fn has_heard_of_locks(&mut self) -> bool {
         let (round, quorum) = (self.checkpoint.round, self.quorum());
         let valid_round = self.checkpoint.valid.as_ref().map(|(_, valid_round, _)| *valid_round);
-        let at_once = self.has_bug(Bug::ProposesAtOnce);
-        if round == 0 || valid_round == Some(round - 1) || at_once {
+        if round == 0 || valid_round == Some(round - 1) {
             return true;
         }
         let now_us = self.now.monotonic_us;

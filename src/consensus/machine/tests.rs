@@ -22,6 +22,7 @@ use crate::primitives::vote::{Step, Vote, VoteBatch, vote_digest};
 use std::sync::Arc;
 
 mod causes;
+mod locks;
 
 const MEMBERS: u8 = 4;
 const MS: u64 = 1000;
