@@ -132,10 +132,12 @@ impl Hub {
         match notice {
             Notice::Equivocation { name, evidence } => {
                 let what = evidence.offence.name();
+                tracing::error!(masternode = %name, %what, era = ?evidence.era_tag, "signed what excludes each other");
                 self.alert_standing(now, &format!("masternode {name} signed {what}: evidence is handed in"));
             }
             Notice::EvidenceHandedIn { name, txid } => {
                 let text = format!("evidence against masternode {name} is handed in as transaction {txid}");
+                tracing::warn!(masternode = %name, %txid, "evidence handed in");
                 self.alert_once(now, AlertLevel::Notice, &text);
             }
             Notice::Convicted { name, what, own: true } => self.alert_standing(
