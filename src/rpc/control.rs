@@ -226,46 +226,53 @@ async fn converse(stream: UnixStream, backend: Arc<dyn Backend>) {
     }
     // Silence, an oversized frame and the end of the connection are the same here.
     while let Ok(Some(Ok(frame))) = tokio::time::timeout(IDLE_MAX, frames.next()).await {
-        let backend = Arc::clone(&backend);
-        // Proofs are read from the disk.
-        let responding = tokio::task::spawn_blocking(move || respond(&frame, backend.as_ref())).await;
-        let Ok(answer) = responding else { return };
+        let answer = respond(&frame, &backend).await;
         if reply(&mut frames, answer).await.is_err() {
             return;
         }
     }
 }
 
-fn respond(frame: &[u8], backend: &dyn Backend) -> Answer {
+/// The request in a frame, or why there is none.
+fn understand(frame: &[u8]) -> Result<Request, String> {
     /// The version alone, so that a newer request is refused for its version.
     #[derive(Deserialize)]
     struct VersionOnly {
         version: u32,
     }
-    let refuse = |reason: String| Answer::Refused { reason };
-    match serde_json::from_slice::<VersionOnly>(frame) {
-        Err(error) => return refuse(format!("the request is not understood: {error}")),
-        Ok(VersionOnly { version }) if version != PROTOCOL_VERSION => {
-            return refuse(format!(
-                "the request has protocol version {version}, this node speaks {PROTOCOL_VERSION}: use the `masternode` program of the same release"
-            ));
-        }
-        Ok(_) => {}
+    let not_understood = |error: serde_json::Error| format!("the request is not understood: {error}");
+    let VersionOnly { version } = serde_json::from_slice(frame).map_err(not_understood)?;
+    if version != PROTOCOL_VERSION {
+        return Err(format!(
+            "the request has protocol version {version}, this node speaks {PROTOCOL_VERSION}: use the `masternode` program of the same release"
+        ));
     }
-    match serde_json::from_slice::<Envelope<Request>>(frame) {
-        Err(error) => refuse(format!("the request is not understood: {error}")),
-        Ok(Envelope { body: Request::Ping, .. }) => Answer::Pong { pid: std::process::id() },
-        Ok(Envelope { body: Request::Status, .. }) => {
-            Answer::Status { snapshot: Box::new(Snapshot::clone(&backend.snapshot())) }
+    let envelope: Envelope<Request> = serde_json::from_slice(frame).map_err(not_understood)?;
+    Ok(envelope.body)
+}
+
+async fn respond(frame: &[u8], backend: &Arc<dyn Backend>) -> Answer {
+    let proven = match understand(frame) {
+        Err(reason) => return Answer::Refused { reason },
+        Ok(Request::Ping) => return Answer::Pong { pid: std::process::id() },
+        Ok(Request::Status) => {
+            return Answer::Status { snapshot: Box::new(Snapshot::clone(&backend.snapshot())) };
         }
-        Ok(Envelope { body: Request::Proof { txid, trusted }, .. }) => match backend.proof(&txid, trusted) {
-            Ok(bundle) => Answer::Proof { bundle: hex::encode(bundle.to_bytes()) },
-            Err(reason) => refuse(reason),
-        },
-        Ok(Envelope { body: Request::Stop { reason }, .. }) => {
+        Ok(Request::Stop { reason }) => {
+            // Answered without waiting: stopping ends this connection, too.
             backend.stop(CleanText::limited(&reason, REASON_CHARS_MAX));
-            Answer::Stopping
+            return Answer::Stopping;
         }
+        Ok(Request::Proof { txid, trusted }) => {
+            let backend = Arc::clone(backend);
+            // Proofs are read from the disk.
+            tokio::task::spawn_blocking(move || backend.proof(&txid, trusted)).await
+        }
+    };
+    match proven {
+        Ok(Ok(bundle)) => Answer::Proof { bundle: hex::encode(bundle.to_bytes()) },
+        Ok(Err(reason)) => Answer::Refused { reason },
+        Err(failed) => Answer::Refused { reason: format!("the proof could not be made: {failed}") },
     }
 }
 

@@ -15,7 +15,11 @@ pub enum MissCause {
     /// No connection, for so long; since this node started if there never was one.
     NotConnected { since_ms: u64 },
     /// Catching up: deciding this height, by its last status.
-    Syncing { height: u64 },
+    Syncing {
+        /// In JSON beside the height of the checkpoint, which is another.
+        #[serde(rename = "at_height")]
+        height: u64,
+    },
     /// Not seen to freeze; with the age of the era for this node itself.
     NotFrozen { era_ms: Option<u64> },
     /// Connected, at the height, and not one vote of the era was heard.
@@ -166,7 +170,13 @@ pub enum StallReason {
     /// This node is the proposer: streams it waits for, or why no block could be built.
     NotReady { incomplete: Vec<CleanText>, fault: Option<CleanText> },
     /// Bodies of the proposal are missing here.
-    NoBody { proposer: CleanText, missing: u32, asked: Option<CleanText> },
+    NoBody {
+        proposer: CleanText,
+        /// In JSON beside the members that are missing.
+        #[serde(rename = "missing_bodies")]
+        missing: u32,
+        asked: Option<CleanText>,
+    },
     /// This node refused the proposal.
     Refused { text: CleanText },
     /// A quorum voted nil.
@@ -329,6 +339,7 @@ fn span(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::snapshot::MissInfo;
 
     fn every_cause() -> Vec<MissCause> {
         let (round, step, name) = (3, CleanText::new("precommit"), CleanText::new("delta"));
@@ -365,10 +376,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_code_of_a_reason_is_its_name_in_the_json() {
+    fn every_reason() -> Vec<StallReason> {
         let name = CleanText::new("delta");
-        let reasons = [
+        vec![
             StallReason::NoProposal { proposer: name.clone(), why: MissCause::NotConnected { since_ms: 5 } },
             StallReason::NotReady { incomplete: vec![name.clone()], fault: None },
             StallReason::NoBody { proposer: name.clone(), missing: 2, asked: None },
@@ -377,13 +387,49 @@ mod tests {
             StallReason::Split { votes: vec![SplitVote { block: None, weight: 2 }] },
             StallReason::NoQuorum,
             StallReason::Overtaken { next: 4 },
-        ];
-        for reason in reasons {
+        ]
+    }
+
+    #[test]
+    fn the_code_of_a_reason_is_its_name_in_the_json() {
+        for reason in every_reason() {
             let json = serde_json::to_value(&reason).unwrap();
             assert_eq!(json["reason"], reason.code());
             assert_eq!(serde_json::from_value::<StallReason>(json).unwrap(), reason);
         }
         assert_eq!(serde_json::to_value(PaymentGap::NotCertified).unwrap(), PaymentGap::NotCertified.code());
+    }
+
+    /// Written and read as text: a field named twice is refused only there.
+    fn reads_back<T>(value: &T)
+    where
+        T: Serialize + serde::de::DeserializeOwned + PartialEq + fmt::Debug,
+    {
+        let text = serde_json::to_string(value).unwrap();
+        let read = serde_json::from_str::<T>(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        assert_eq!(read, *value);
+    }
+
+    #[test]
+    fn every_cause_and_reason_reads_back_within_what_holds_it() {
+        let name = CleanText::new("delta");
+        for cause in every_cause() {
+            reads_back(&MissInfo { height: 7, cause: cause.clone() });
+            reads_back(&MissedVote { voter: 1, name: name.clone(), weight: 2, cause });
+        }
+        for reason in every_reason() {
+            reads_back(&StalledRound {
+                height: 7,
+                round: 2,
+                step: CleanText::new("propose"),
+                reason,
+                missing: vec![],
+                missing_weight: 1,
+                heard_weight: 2,
+                quorum_weight: 3,
+                repeats: 0,
+            });
+        }
     }
 
     #[test]
