@@ -132,12 +132,23 @@ impl Hub {
                 self.alert_standing(now, &text);
             }
             Notice::Seat { height, voter, status } => self.observe_seat(now, *height, *voter, *status),
+            Notice::Equivocation { .. } | Notice::EvidenceHandedIn { .. } | Notice::Convicted { .. } => {
+                self.observe_offence(now, notice);
+            }
+        }
+    }
+
+    /// Somebody signed what excludes each other: the offence, its evidence as a transaction, its end.
+    fn observe_offence(&self, now: Now, notice: &Notice) {
+        match notice {
             Notice::Equivocation { name, evidence } => {
                 let what = evidence.offence.name();
+                tracing::error!(masternode = %name, %what, era = ?evidence.era_tag, "signed what excludes each other");
                 self.alert_standing(now, &format!("masternode {name} signed {what}: evidence is handed in"));
             }
             Notice::EvidenceHandedIn { name, txid } => {
                 let text = format!("evidence against masternode {name} is handed in as transaction {txid}");
+                tracing::warn!(masternode = %name, %txid, "evidence handed in");
                 self.alert_once(now, AlertLevel::Notice, &text);
             }
             Notice::Convicted { name, what, own: true } => self.alert_standing(
@@ -152,6 +163,7 @@ impl Hub {
                 let text = format!("masternode {name} is convicted: it signed {what}, a part of its collateral burns");
                 self.alert_once(now, AlertLevel::Warning, &text);
             }
+            _ => {}
         }
     }
 
