@@ -152,7 +152,8 @@ async fn an_absent_masternode_is_jailed_resumes_and_is_convicted_by_evidence() {
 
     in_a_block(&first, evidence_against(&back, &key(1, 4))).await;
     until(&fifth, "its votes count no more", |node| {
-        node.snapshot().state.label() == "NOT SIGNING: safe start, this key cannot resume, its masternode is tombstoned"
+        node.snapshot().state.label()
+            == "NOT SIGNING: safe start, this key cannot resume, its masternode is tombstoned"
     })
     .await;
     let convicted = entry_of(&first, "node5").unwrap();
