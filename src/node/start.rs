@@ -276,7 +276,7 @@ fn open_to_vote(
     let (instance, start) = begin(judged)?;
     let signer = || Some(Box::new(key.clone()) as Box<dyn Signer>);
     match Replayed::open(config, &store, &directory, signer(), start) {
-        Err(fault @ NodeError::Restore { .. } | fault @ NodeError::Journal(JournalError::Damaged { .. })) => {
+        Err(fault @ (NodeError::Restore { .. } | NodeError::Journal(JournalError::Damaged { .. }))) => {
             let (instance, start) = begin(Judgement::lost(fault.to_string()))?;
             let replayed = Replayed::open(config, &store, &directory, signer(), start)?;
             replayed.finish(store, Some(floor), Some(instance))

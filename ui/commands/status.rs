@@ -40,7 +40,7 @@ fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
             facts.push(("missing", names.join(", ")));
         }
         NodeState::Halted { reason } | NodeState::NotSigning { reason, .. } => {
-            facts.push(("reason", reason.to_string()))
+            facts.push(("reason", reason.to_string()));
         }
         NodeState::Starting { phase } => facts.push(("phase", phase.to_string())),
         _ => {}

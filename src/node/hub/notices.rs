@@ -122,10 +122,7 @@ impl Hub {
             }
             // The state of the snapshot tells it.
             Notice::Standing(_) => self.changed.notify_one(),
-            Notice::KeyElsewhere { height, what } => {
-                let text = format!("another process signs with this node's vote key: {what} in era {height}");
-                self.alert_once(now, AlertLevel::Critical, &text);
-            }
+            Notice::KeyElsewhere { height, what } => self.observe_key_elsewhere(now, *height, what),
             Notice::SameKey { peer } => {
                 let text =
                     format!("peer {} holds the vote key of this node: stop one of the two", peer.0.short());
@@ -168,6 +165,11 @@ impl Hub {
     }
 
     /// This node's key entered or left the committee.
+    fn observe_key_elsewhere(&self, now: Now, height: u64, what: &str) {
+        let text = format!("another process signs with this node's vote key: {what} in era {height}");
+        self.alert_once(now, AlertLevel::Critical, &text);
+    }
+
     fn observe_seat(
         &self,
         now: Now,
