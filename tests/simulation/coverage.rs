@@ -99,6 +99,8 @@ counters! {
     refused_proposals,
     /// Messages handed back to be checked in the next era.
     replayed_messages,
+    /// Twins let back by a block, seen by each node that committed it.
+    resumes,
     /// Runs of plain Tendermint.
     runs_without_fast_path,
     /// Runs with real signatures.

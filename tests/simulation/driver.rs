@@ -19,6 +19,7 @@ use masternode::primitives::evidence::{Evidence, Offence};
 use masternode::primitives::hash::era_tag;
 use masternode::primitives::message::{Message, PeerId, Proposal};
 use masternode::primitives::rejection::Rejection;
+use masternode::primitives::special::Special;
 use masternode::primitives::transaction::SharedTransaction;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -331,6 +332,21 @@ impl World {
         self.transmit(actor, &[node], Packet::Pull { height });
     }
 
+    /// A validator with a whole log that nobody else signs for has no reason to ask to be let back.
+    fn check_resumes(&mut self, block: &Block) -> Result<(), Broken> {
+        for transaction in &block.transactions {
+            let Ok(Some(Special::Resume(resume))) = transaction.special() else { continue };
+            self.oracle.coverage.resumes += 1;
+            let key = resume.vote_key;
+            let node = self.chain.keys.iter().position(|known| known.public() == key);
+            if node.is_none_or(|node| self.scenario.honest(node)) {
+                let height = block.header.height;
+                return broken("standing", format!("block {height} lets {node:?} back, who is honest"));
+            }
+        }
+        Ok(())
+    }
+
     fn committed(&mut self, actor: usize, block: Arc<Block>, qc: Qc) -> Result<(), Broken> {
         let state = &mut self.actors[actor];
         let (address, id, height) = (state.address, block.id(), block.header.height);
@@ -353,6 +369,7 @@ impl World {
             {
                 return broken("accused", format!("block {height} convicts {node}, who is honest"));
             }
+            self.check_resumes(&block)?;
             self.check_ledger(actor, height)?;
             self.check_pace(actor, height, &qc)?;
             self.look_for_the_end();
@@ -415,7 +432,7 @@ impl World {
 
     /// An own record has become durable. The outer result is about what everybody sent, the inner one
     /// about what this validator did.
-    fn check_own_record(&mut self, actor: usize, record: &Record) -> Result<Result<(), Broken>, Broken> {
+    pub fn check_own_record(&mut self, actor: usize, record: &Record) -> Result<Result<(), Broken>, Broken> {
         let Actor { own, disk, address, .. } = &mut self.actors[actor];
         let oracle = &mut self.oracle;
         let kept = match record {

@@ -117,6 +117,11 @@ impl World {
             self.oracle.commit(tag, &block, &qc)?;
             self.actors[actor].disk.blocks.push((block, qc));
         }
+        // What survived counts from now on, sent again or not: a payment may be final by it.
+        for record in self.actors[actor].disk.sync() {
+            let kept = self.check_own_record(actor, &record)?;
+            self.tolerate(kept)?;
+        }
         self.step(actor, Input::Start)?;
         self.relink()
     }
