@@ -164,12 +164,13 @@ impl Hub {
         }
     }
 
-    /// This node's key entered or left the committee.
+    /// A message of this node's key that this node did not send.
     fn observe_key_elsewhere(&self, now: Now, height: u64, what: &str) {
         let text = format!("another process signs with this node's vote key: {what} in era {height}");
         self.alert_once(now, AlertLevel::Critical, &text);
     }
 
+    /// This node's key entered or left the committee.
     fn observe_seat(
         &self,
         now: Now,
