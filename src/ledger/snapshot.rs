@@ -101,8 +101,7 @@ impl Manifest {
     /// The manifest of a state; `sums` are those of its chunks, in order.
     #[must_use]
     pub fn of(header: Header, committee: &Committee, registry: &[u8], sums: Vec<u8>) -> Self {
-        let seat =
-            |member: &Member| Seat { id: member.id, vote_key: member.vote_key, weight: member.weight };
+        let seat = |member: &Member| Seat { id: member.id, vote_key: member.vote_key, weight: member.weight };
         Self {
             version: MANIFEST_VERSION,
             header,
@@ -124,8 +123,7 @@ impl Manifest {
     /// # Errors
     /// [`SnapshotError::Malformed`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        decode::<Self, MANIFEST_BYTES_MAX>(bytes)
-            .map_err(|error| SnapshotError::Malformed(error.to_string()))
+        decode::<Self, MANIFEST_BYTES_MAX>(bytes).map_err(|error| SnapshotError::Malformed(error.to_string()))
     }
 
     /// Checks everything that can be checked without a part: form, parameters, committee, and that the sums

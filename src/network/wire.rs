@@ -60,7 +60,6 @@ impl Class {
             | Message::GetSnapshots
             | Message::GetSnapshotManifest { .. }
             | Message::GetSnapshotPart { .. }
-            | Message::GetHeaders { .. }
             | Message::GetLinks { .. } => Self::Votes,
             Message::Transaction(_) => Self::Transactions,
             Message::Transactions(_)
@@ -72,7 +71,6 @@ impl Class {
             | Message::Snapshots(_)
             | Message::SnapshotManifest { .. }
             | Message::SnapshotPart { .. }
-            | Message::Headers { .. }
             | Message::Links { .. } => Self::Bulk,
         }
     }

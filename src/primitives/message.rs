@@ -1,6 +1,6 @@
 //! Consensus messages between nodes (protocol §2). Everything bulky is pulled, never pushed unasked.
 
-use crate::primitives::block::{Header, Outline};
+use crate::primitives::block::Outline;
 use crate::primitives::certificate::{Certificate, Qc};
 use crate::primitives::committee::VoterIndex;
 use crate::primitives::encoding::{Decode, Encode};
@@ -137,10 +137,6 @@ pub enum Message {
     GetSnapshotPart { manifest: Hash, part: u32 },
     /// A part of a snapshot; empty when it is not kept any more.
     SnapshotPart { manifest: Hash, part: u32, bytes: Vec<u8> },
-    /// Asks for headers from a height on.
-    GetHeaders { from: u64, count: u32 },
-    /// Headers of consecutive heights from `from` on; fewer than asked for, or none, if not kept.
-    Headers { from: u64, headers: Vec<Header> },
     /// Asks for what leads a verifier that trusts header `from` to header `to` (protocol §9).
     GetLinks { from: u64, to: u64 },
     /// Encoded `Link`s that lead from header `from` towards the one asked for; none if not kept.
@@ -178,8 +174,6 @@ impl Message {
             Self::SnapshotManifest { .. } => "snapshot-manifest",
             Self::GetSnapshotPart { .. } => "get-snapshot-part",
             Self::SnapshotPart { .. } => "snapshot-part",
-            Self::GetHeaders { .. } => "get-headers",
-            Self::Headers { .. } => "headers",
             Self::GetLinks { .. } => "get-links",
             Self::Links { .. } => "links",
         }

@@ -204,8 +204,6 @@ pub fn messages() -> Vec<Message> {
         Message::SnapshotManifest { manifest: Hash([0x5d; 32]), page: 0, bytes: vec![1, 2, 3] },
         Message::GetSnapshotPart { manifest: Hash([0x5d; 32]), part: 3 },
         Message::SnapshotPart { manifest: Hash([0x5d; 32]), part: 3, bytes: vec![4, 5, 6] },
-        Message::GetHeaders { from: 7, count: 2 },
-        Message::Headers { from: 7, headers: vec![header()] },
         Message::GetLinks { from: 0, to: 7 },
         Message::Links { from: 0, links: vec![vec![7, 8, 9]] },
     ]

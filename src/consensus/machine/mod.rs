@@ -390,8 +390,6 @@ impl Machine {
             | Message::SnapshotManifest { .. }
             | Message::GetSnapshotPart { .. }
             | Message::SnapshotPart { .. }
-            | Message::GetHeaders { .. }
-            | Message::Headers { .. }
             | Message::GetLinks { .. }
             | Message::Links { .. } => {}
         }
