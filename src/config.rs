@@ -116,6 +116,12 @@ pub struct PoolConfig {
 pub struct StorageConfig {
     /// Memory for the database's cache, in bytes.
     pub cache_bytes: u64,
+    /// Free bytes on the disk below which the operator is warned.
+    pub free_warn_bytes: u64,
+    /// Free bytes below which nothing is voted.
+    pub free_vote_bytes: u64,
+    /// Free bytes below which the node stops.
+    pub free_stop_bytes: u64,
 }
 
 /// `[keys]`: key files, relative to the data directory.
@@ -232,7 +238,12 @@ impl Config {
                 rejections_max: 20_000,
                 rejection_ttl_s: 600,
             },
-            storage: StorageConfig { cache_bytes: if devnet { 16 * MIB } else { 128 * MIB } },
+            storage: StorageConfig {
+                cache_bytes: if devnet { 16 * MIB } else { 128 * MIB },
+                free_warn_bytes: 5 << 30,
+                free_vote_bytes: 1 << 30,
+                free_stop_bytes: 256 * MIB,
+            },
             keys: KeysConfig {
                 passphrase_file: None,
                 vote_key: PathBuf::from("keys/vote.key"),

@@ -25,7 +25,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("light", &["primitives"]),
     ("telemetry", &["primitives"]),
     ("config", &["primitives"]),
-    ("ledger", &["primitives", "telemetry"]),
+    ("durable", &[]),
+    ("ledger", &["primitives", "telemetry", "durable"]),
     ("pool", &["primitives", "telemetry"]),
     ("consensus", &["primitives", "light"]),
     ("wallet", &["primitives"]),
@@ -35,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "node",
         &[
             "primitives",
+            "durable",
             "light",
             "telemetry",
             "config",

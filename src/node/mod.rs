@@ -24,6 +24,7 @@ pub mod pull;
 pub mod router;
 pub mod settings;
 pub mod sources;
+pub mod space;
 pub mod start;
 pub mod tasks;
 pub mod traces;

@@ -10,6 +10,7 @@ use crate::consensus::host::Host as _;
 use crate::consensus::machine::{Machine, RestoreError};
 use crate::consensus::signer::Signer;
 use crate::consensus::standing::Start;
+use crate::consensus::verify::EraContext;
 use crate::ledger::Ledger;
 use crate::ledger::genesis::Genesis;
 use crate::ledger::store::folder::StoreError;
@@ -33,6 +34,7 @@ use crate::node::pull::{EVENTS_WAITING_MAX as PULLS_WAITING_MAX, Puller};
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
 use crate::node::settings;
 use crate::node::sources::NodeSources;
+use crate::node::space::Space;
 use crate::node::tasks::{Ended, Exit, Stopper, spawn, thread};
 use crate::node::traces::{self, Judgement, Traces};
 use crate::node::verify::{Arrival, OnFault, Verifier, Worker};
@@ -94,6 +96,8 @@ pub enum NodeError {
     Network(#[from] NetworkError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error("{0}")]
+    NoSpace(String),
     #[error("the system has no thread to give: {0}")]
     Thread(#[from] std::io::Error),
     #[error("opening files failed: {0}")]
@@ -111,6 +115,7 @@ impl NodeError {
             | Self::Floor(FloorError::Io { .. })
             | Self::Instance(InstanceError::Io { .. })
             | Self::Network(NetworkError::Listen { .. })
+            | Self::NoSpace(_)
             | Self::Thread(_)
             | Self::Internal(_) => 1,
             _ => 78,
@@ -184,7 +189,10 @@ fn prepare(options: &NodeOptions) -> Result<DirLock, NodeError> {
     if genesis != config {
         return Err(NodeError::WrongNetwork { genesis: genesis.to_string(), config: config.to_string() });
     }
-    Ok(data_dir::lock(&options.config.data_dir, &options.config.lock_path())?)
+    let lock = data_dir::lock(&options.config.data_dir, &options.config.lock_path())?;
+    let room = settings::space_limits(&options.config).allows_start(&options.config.data_dir);
+    room.map_err(NodeError::NoSpace)?;
+    Ok(lock)
 }
 
 fn new_hub(options: &NodeOptions) -> Arc<Hub> {
@@ -197,6 +205,7 @@ fn new_hub(options: &NodeOptions) -> Arc<Hub> {
         data_dir: options.config.data_dir.clone(),
         timing: settings::timing(&options.config),
         params: options.genesis.params.clone(),
+        space: settings::space_limits(&options.config),
     };
     Hub::new(identity, Arc::clone(&options.genesis.state().next_committee), clock::now())
 }
@@ -222,10 +231,12 @@ fn open(
     let begun = Instant::now();
     let opened = match (vote_key, found) {
         (Some(key), Some(finding)) => {
+            let end = Journal::found_end(&config.journal_path())?;
             let judged = Traces {
                 finding,
                 floor: floor_fault.map_or(Ok(floor.height()), Err),
                 log: Journal::heights(&config.journal_path())?,
+                closed: floor.log_end().map(|was| (was, end)),
                 stored: store.height(),
             }
             .judge();
@@ -275,10 +286,11 @@ fn open_to_vote(
     };
     let (instance, start) = begin(judged)?;
     let signer = || Some(Box::new(key.clone()) as Box<dyn Signer>);
-    match Replayed::open(config, &store, &directory, signer(), start) {
+    let is_closed = floor.log_end().is_some();
+    match Replayed::open(config, &store, &directory, is_closed, (signer(), start)) {
         Err(fault @ (NodeError::Restore { .. } | NodeError::Journal(JournalError::Damaged { .. }))) => {
             let (instance, start) = begin(Judgement::lost(fault.to_string()))?;
-            let replayed = Replayed::open(config, &store, &directory, signer(), start)?;
+            let replayed = Replayed::open(config, &store, &directory, false, (signer(), start))?;
             replayed.finish(store, Some(floor), Some(instance))
         }
         replayed => replayed?.finish(store, Some(floor), Some(instance)),
@@ -296,7 +308,8 @@ fn open_to_observe(config: &Config, store: Store, floor: SignFloor) -> Result<Op
         keep_old(&directory)?;
     }
     let start = Start::Fresh { tried: Vec::new(), nonce: [0; 32] };
-    Replayed::open(config, &store, &directory, None, start)?.finish(store, (!signed).then_some(floor), None)
+    let replayed = Replayed::open(config, &store, &directory, false, (None, start))?;
+    replayed.finish(store, (!signed).then_some(floor), None)
 }
 
 fn keep_old(path: &Path) -> Result<(), NodeError> {
@@ -324,11 +337,12 @@ impl Replayed {
         config: &Config,
         store: &Store,
         directory: &Path,
-        signer: Option<Box<dyn Signer>>,
-        start: Start,
+        is_closed: bool,
+        (signer, start): (Option<Box<dyn Signer>>, Start),
     ) -> Result<Self, NodeError> {
         let ledger = Arc::new(store.load()?);
-        let (journal, recovered) = Journal::open(directory, ledger.chain(), store.height() + 1)?;
+        let open = if is_closed { Journal::open_closed } else { Journal::open };
+        let (journal, recovered) = open(directory, ledger.chain(), store.height() + 1)?;
         if let Some((path, bytes)) = &recovered.repaired {
             tracing::warn!(path = %path.display(), bytes, "cut an incomplete group off the vote log");
         }
@@ -380,6 +394,7 @@ struct Running {
     chain: Vec<Ended>,
     network: Arc<Network>,
     store: Arc<Store>,
+    space: Arc<Space>,
     snapshots: CancellationToken,
     lock: DirLock,
     finished: latest::Sender<Option<Exit>>,
@@ -400,17 +415,8 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let on_fault = on_fault(&network);
 
     let prover = Prover::new(&ledger, &pool, &recent, &store);
-    let worker = |queue: &Arc<_>| Worker {
-        queue: Arc::clone(queue),
-        engine: Arc::clone(&inbox),
-        era: Arc::clone(&era),
-        on_fault: Arc::clone(&on_fault),
-        hub: Arc::clone(&hub),
-    };
-    let mut workers = Vec::new();
-    for worker in verifier.queues().iter().map(worker) {
-        workers.push(thread(&stopper, "verify", move || worker.run())?);
-    }
+    let space = Space::new(options.config.data_dir.clone(), hub.identity.space, Arc::clone(&inbox));
+    let workers = verify_with(&verifier, &inbox, &era, &on_fault, &hub, &stopper)?;
     let (pulls, wishes) = sync_channel(PULLS_WAITING_MAX);
     let puller = Puller {
         events: wishes,
@@ -432,6 +438,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         claims: Arc::clone(&prover.claims),
         hub: Arc::clone(&hub),
         halt: Arc::clone(&halt),
+        space: Arc::clone(&space),
     };
     let (effects_queue, batches) = effects::queue();
     let engine = Engine {
@@ -455,13 +462,16 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     hub.attach(Arc::new(sources));
     hub.enter(Phase::Running);
     let sync_times = Arc::clone(&hub);
-    let writer = Arc::clone(&store);
+    let (writer, room) = (Arc::clone(&store), Arc::clone(&space));
     let chain = vec![
         thread(&stopper, "engine", move || engine.run())?,
         thread(&stopper, "effects", move || {
             effects::run(&batches, &mut log, &mut outlet, &sync_times.metrics.journal_sync);
+            close(&mut log);
         })?,
-        thread(&stopper, "store", move || store_blocks(&stored, &writer, &durable, &recent, &halt))?,
+        thread(&stopper, "store", move || {
+            store_blocks(&stored, &writer, &durable, &recent, (&halt, &room));
+        })?,
         thread(&stopper, "pull-blocks", move || puller.run())?,
         thread(&stopper, "serve-blocks", move || serving.run())?,
     ];
@@ -494,6 +504,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let backend = Arc::new(handle.clone());
     spawn(&stopper, &tasks, "control", control.serve(backend, stopper.ordered().clone()));
     spawn(&stopper, &tasks, "watch", watch::states(Arc::clone(&hub), stopper.ordered().clone()));
+    spawn(&stopper, &tasks, "space", Arc::clone(&space).watch(stopper.clone(), stopper.ordered().clone()));
     tokio::spawn(Arc::clone(&hub).keep_fresh(clock::now, snapshots.clone()).in_current_span());
     let running = Running {
         stopper,
@@ -505,12 +516,43 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         chain,
         network,
         store,
+        space,
         snapshots,
         lock,
         finished,
     };
     tokio::spawn(running.until_stopped().in_current_span());
     Ok(handle)
+}
+
+/// The threads that check signatures.
+fn verify_with(
+    verifier: &Verifier,
+    inbox: &Arc<Lanes<Arrival>>,
+    era: &Arc<ArcSwap<EraContext>>,
+    on_fault: &OnFault,
+    hub: &Arc<Hub>,
+    stopper: &Stopper,
+) -> Result<Vec<Ended>, NodeError> {
+    let worker = |queue: &Arc<_>| Worker {
+        queue: Arc::clone(queue),
+        engine: Arc::clone(inbox),
+        era: Arc::clone(era),
+        on_fault: Arc::clone(on_fault),
+        hub: Arc::clone(hub),
+    };
+    let mut workers = Vec::new();
+    for worker in verifier.queues().iter().map(worker) {
+        workers.push(thread(stopper, "verify", move || worker.run())?);
+    }
+    Ok(workers)
+}
+
+/// Notes where the vote log ends; without the note the next start takes it as after a crash.
+fn close(log: &mut VoteLog) {
+    if let Err(error) = log.close() {
+        tracing::warn!(%error, "the end of the vote log was not noted");
+    }
 }
 
 /// A peer that sent something no honest peer sends is told so and cut off.
@@ -543,6 +585,7 @@ impl Running {
     }
 
     async fn stop(self, failed: bool) {
+        self.space.close();
         self.tasks.close();
         self.tasks.wait().await;
         self.verifier.close();
