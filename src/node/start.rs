@@ -106,7 +106,7 @@ impl NodeError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Store(StoreError::Unavailable { .. })
+            Self::Store(StoreError::Unavailable { .. } | StoreError::Full { .. })
             | Self::Journal(JournalError::Io { .. })
             | Self::Floor(FloorError::Io { .. })
             | Self::Instance(InstanceError::Io { .. })
