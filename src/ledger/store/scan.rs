@@ -235,7 +235,9 @@ mod tests {
 
     fn outputs(ledger: &Ledger) -> Vec<(OutPoint, Utxo)> {
         let mut all = BTreeMap::new();
-        ledger.for_each(|outpoint, utxo| drop(all.insert(*outpoint, *utxo)));
+        ledger.for_each(|outpoint, utxo| {
+            all.insert(*outpoint, *utxo);
+        });
         all.into_iter().collect()
     }
 

@@ -8,7 +8,7 @@ use crate::ledger::store::records::{CHUNK_BYTES, RegistryRecord, outpoint_key, u
 use crate::ledger::tests::{commit_of, extend, funds, genesis_with, key, next_block, pay, sealed, units};
 use crate::primitives::committee::Committee;
 use crate::primitives::hash::Txid;
-use crate::primitives::transaction::{OutPoint, SealedTransaction, SharedTransaction, Utxo};
+use crate::primitives::transaction::{SealedTransaction, SharedTransaction};
 use std::sync::Arc;
 
 const OPTIONS: StoreOptions = StoreOptions { cache_bytes: 4 << 20 };
