@@ -44,6 +44,7 @@ use crate::primitives::hash::ChainId;
 use crate::primitives::keys::{PublicKey, SecretKey};
 use crate::rpc::control::{ControlError, ControlServer};
 use arc_swap::ArcSwap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -396,8 +397,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let halt = Halt::new(Arc::clone(&hub));
     let era = Arc::new(ArcSwap::new(machine.era()));
     let durable = Arc::new(AtomicU64::new(store.height()));
-    let recent = Arc::new(RecentBlocks::default());
-    let verifier = Verifier::new();
+    let (recent, verifier) = (Arc::new(RecentBlocks::default()), Verifier::new());
     let inbox = Arc::new(Lanes::new(URGENT_WAITING_MAX, BULK_WAITING_MAX));
     let on_fault = on_fault(&network);
 
@@ -411,8 +411,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         hub: Arc::clone(&hub),
     };
     let workers = verifier.queues().iter().map(worker);
-    let workers = workers.map(|worker| thread(&stopper, "verify", move || worker.run()));
-    let workers = workers.collect::<Result<Vec<_>, _>>()?;
+    let workers: io::Result<Vec<_>> = workers.map(|w| thread(&stopper, "verify", move || w.run())).collect();
     let (pulls, wishes) = sync_channel(PULLS_WAITING_MAX);
     let puller = Puller {
         events: wishes,
@@ -504,7 +503,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         hub,
         tasks,
         verifier,
-        workers,
+        workers: workers?,
         inbox,
         chain,
         network,
