@@ -122,6 +122,12 @@ pub struct StorageConfig {
     pub free_vote_bytes: u64,
     /// Free bytes below which the node stops.
     pub free_stop_bytes: u64,
+    /// Snapshots of the state kept for nodes that begin; 0 for none.
+    pub snapshots_kept: u32,
+    /// Blocks between two snapshots.
+    pub snapshot_blocks: u64,
+    /// Most bytes that all snapshots take on disk.
+    pub snapshot_bytes_max: u64,
 }
 
 /// `[keys]`: key files, relative to the data directory.
@@ -243,6 +249,9 @@ impl Config {
                 free_warn_bytes: 5 << 30,
                 free_vote_bytes: 1 << 30,
                 free_stop_bytes: 256 * MIB,
+                snapshots_kept: 2,
+                snapshot_blocks: 1_000,
+                snapshot_bytes_max: 8192 * MIB,
             },
             keys: KeysConfig {
                 passphrase_file: None,
@@ -295,6 +304,12 @@ impl Config {
     #[must_use]
     pub fn database_path(&self) -> PathBuf {
         self.data_dir.join("db")
+    }
+
+    /// The snapshots kept for others.
+    #[must_use]
+    pub fn snapshots_path(&self) -> PathBuf {
+        self.data_dir.join("snapshots")
     }
 
     /// The vote journal.

@@ -9,6 +9,7 @@ use crate::ledger::store::folder::StoreError;
 use crate::network::Network;
 use crate::network::router::Recipients;
 use crate::node::halt::Halt;
+use crate::node::snapshots::maker::Clerk;
 use crate::node::space::{Space, Writer};
 use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::Qc;
@@ -63,10 +64,11 @@ impl RecentBlocks {
 /// any other failure nothing is stored any more. The vote log keeps what is not stored.
 pub fn store_blocks(
     blocks: &Receiver<BlockWrite>,
-    store: &Store,
+    store: &Arc<Store>,
     durable: &AtomicU64,
     recent: &RecentBlocks,
     (halt, space): (&Halt, &Space),
+    snapshots: &Clerk,
 ) {
     while let Ok(write) = blocks.recv() {
         if halt.is_set() {
@@ -77,6 +79,7 @@ pub fn store_blocks(
             Ok(()) => {
                 durable.store(height, Ordering::Release);
                 recent.stored(height);
+                snapshots.stored(&write, || Ok(Box::new(store.scan()?)));
             }
             Err(error) => halt.set(format!("block {height} was not stored: {error}")),
         }
