@@ -438,3 +438,12 @@ fn a_store_opened_again_goes_on_and_a_scan_with_it() {
     assert_eq!(scan.by_ref().filter(|output| output.is_ok()).count(), 4 + 3 + 1 + 1);
     same_state(&store.load().unwrap(), &ledger);
 }
+
+#[test]
+fn an_index_that_was_being_written_when_the_process_died_is_put_aside() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(3));
+    let (ledger, _) = filled(dir.path(), &genesis, 3);
+    std::fs::write(dir.path().join("snap.00FFFFFFFFFFFFFF.generating"), b"half").unwrap();
+    same_state(&open(dir.path(), &genesis).unwrap().load().unwrap(), &ledger);
+    assert_eq!(std::fs::read(dir.path().join(UNFINISHED_NAME)).unwrap(), b"half");
+}
