@@ -51,9 +51,9 @@ pub fn genesis() -> Genesis {
 /// How many payments are in the block of a height.
 fn payments_at(height: u64) -> usize {
     match height {
-        _ if height % 29 == 0 => 300,
-        _ if height % 7 == 0 => 60,
-        _ if height % 5 == 0 => 0,
+        _ if height.is_multiple_of(29) => 300,
+        _ if height.is_multiple_of(7) => 60,
+        _ if height.is_multiple_of(5) => 0,
         _ => 3,
     }
 }

@@ -2,6 +2,14 @@
 
 use crate::shelf::{Control, Random};
 use crate::{seed, times};
+use masternode::ledger::genesis::Genesis;
+use masternode::node::floor::SignFloor;
+use masternode::node::instance::{Instance, Since};
+use masternode::node::journal::Journal;
+use masternode::primitives::address::Address;
+use masternode::primitives::chain::NetworkKind;
+use masternode::primitives::keys::SecretKey;
+use masternode::wallet::keystore;
 use serde_json::Value;
 use std::net::UdpSocket;
 use std::os::unix::process::ExitStatusExt as _;
@@ -32,7 +40,7 @@ fn edit(file: &Path, change: impl FnOnce(&mut toml::Table)) {
 }
 
 /// The daemons; whatever happens, none outlives the test.
-struct Daemons {
+pub struct Daemons {
     root: tempfile::TempDir,
     control: Control,
     running: Vec<Option<Child>>,
@@ -62,6 +70,21 @@ impl Drop for Daemons {
 
 impl Daemons {
     fn found() -> Self {
+        let mut daemons = Self::prepared(&[]);
+        for index in 0..NAMES.len() {
+            daemons.start(index);
+        }
+        daemons.until_signing();
+        daemons
+    }
+
+    /// A network with this many coins of `owner` at the start.
+    pub fn unstarted(owner: &SecretKey, coins: u64) -> Self {
+        let address = Address { network: NetworkKind::Devnet, key_hash: owner.public().key_hash() };
+        Self::prepared(&vec![format!("{address}=100"); usize::try_from(coins).unwrap()])
+    }
+
+    fn prepared(coins: &[String]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let sockets: Vec<_> = NAMES.iter().map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
@@ -79,6 +102,7 @@ impl Daemons {
         let public = NAMES.map(|name| format!("{}/{name}.masternode.toml", dir(name)));
         let mut arguments = vec!["genesis", "create", "--output", file.to_str().unwrap()];
         arguments.extend(public.iter().map(String::as_str));
+        arguments.extend(coins.iter().flat_map(|coin| ["--allocate", coin.as_str()]));
         succeeds(&arguments);
         edit(&file, |genesis| {
             genesis["params"]["resume_interval_blocks"] = toml::Value::Integer(1);
@@ -92,12 +116,57 @@ impl Daemons {
             });
         }
         let control = Control::new(&root.path().join("control"));
-        let mut daemons = Self { root, control, running: NAMES.iter().map(|_| None).collect() };
-        for index in 0..NAMES.len() {
-            daemons.start(index);
+        Self { root, control, running: NAMES.iter().map(|_| None).collect() }
+    }
+
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub fn genesis(&self) -> Genesis {
+        let text = std::fs::read_to_string(self.root.path().join("genesis.toml")).unwrap();
+        Genesis::parse(&text, "genesis.toml").unwrap()
+    }
+
+    pub fn vote_keys(&self) -> Vec<SecretKey> {
+        let key = |index| keystore::load(&self.dir(index).join("keys/vote.key"), None).unwrap();
+        (0..NAMES.len()).map(key).collect()
+    }
+
+    /// Gives every daemon a copy of a database at this height, and the traces of one that was stopped there.
+    pub fn take_database(&self, db: &Path, height: u64) {
+        let chain = self.genesis().chain_id();
+        for (index, key) in self.vote_keys().iter().enumerate() {
+            let dir = self.dir(index);
+            crate::shelf::copy(db, &dir.join("db"));
+            Journal::open(&dir.join("journal"), chain, height + 1).unwrap();
+            SignFloor::read(&dir, Some(key.public())).unwrap().raise(height + 1).unwrap();
+            Instance::begin(&dir, chain, key.public(), Since::Registration, Vec::new()).unwrap();
         }
-        daemons.until_signing();
-        daemons
+    }
+
+    /// Seconds the last daemon takes from its start to voting, and its most resident memory in MB.
+    pub fn measure_start(&mut self) -> (f64, u64) {
+        for index in 0..VICTIM {
+            self.start_plain(index);
+        }
+        for index in 0..VICTIM {
+            self.until("the others vote", |daemons| {
+                daemons.status(index).filter(|status| status["state"]["state"] == "signing")
+            });
+        }
+        let begun = Instant::now();
+        self.start_plain(VICTIM);
+        self.until_signing();
+        let took = begun.elapsed().as_secs_f64();
+        let status = self.status(VICTIM).unwrap();
+        println!("the program itself says {} ms", status["node"]["startup_ms"]);
+        let process = self.running[VICTIM].as_ref().unwrap().id();
+        let text = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let peak: u64 = peak.split_whitespace().next().unwrap().parse().unwrap();
+        self.others_decide(2);
+        (took, peak * 1024 / 1_000_000)
     }
 
     fn dir(&self, index: usize) -> PathBuf {
@@ -105,11 +174,19 @@ impl Daemons {
     }
 
     fn start(&mut self, index: usize) {
+        self.start_on(index, index == VICTIM);
+    }
+
+    fn start_plain(&mut self, index: usize) {
+        self.start_on(index, false);
+    }
+
+    fn start_on(&mut self, index: usize, fails: bool) {
         let name = self.root.path().join(format!("{}.stderr", NAMES[index]));
         let errors = std::fs::File::create(name).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_masternode"));
         command.args(["run", "--no-tui", "--data-dir", self.dir(index).to_str().unwrap()]);
-        if index == VICTIM {
+        if fails {
             self.control.apply(&mut command, &self.dir(index), None);
         }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().unwrap();

@@ -18,6 +18,7 @@
 mod chain;
 mod daemons;
 mod driver;
+mod growth;
 mod runs;
 mod shelf;
 
