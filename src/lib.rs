@@ -14,6 +14,8 @@ pub mod config;
 
 pub mod ledger;
 
+pub mod archive;
+
 pub mod pool;
 
 pub mod consensus;
@@ -25,3 +27,5 @@ pub mod network;
 pub mod rpc;
 
 pub mod node;
+
+pub mod tools;

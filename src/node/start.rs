@@ -15,6 +15,7 @@ use crate::ledger::genesis::Genesis;
 use crate::ledger::store::folder::StoreError;
 use crate::ledger::store::{Store, StoreOptions};
 use crate::network::{Identity as NetworkIdentity, Network, NetworkError};
+use crate::node::archivist::Archivist;
 use crate::node::blocks::{BlockServer, RecentBlocks, store_blocks};
 use crate::node::data_dir::{self, DataDirError, DirLock};
 use crate::node::effects;
@@ -24,12 +25,13 @@ use crate::node::halt::Halt;
 use crate::node::handle::{NodeHandle, SUBMISSIONS_MAX, Shared};
 use crate::node::host::{ChainHost, WriteQueue};
 use crate::node::hub::{Hub, Identity, Phase};
-use crate::node::instance::{self, Instance, InstanceError, Since};
+use crate::node::instance::{Instance, InstanceError, Since};
 use crate::node::journal::{Journal, JournalError};
 use crate::node::lanes::Lanes;
 use crate::node::outlet::{BLOCKS_WAITING_MAX, Outlet};
 use crate::node::prover::Prover;
 use crate::node::pull::{EVENTS_WAITING_MAX as PULLS_WAITING_MAX, Puller};
+use crate::node::restored;
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
 use crate::node::settings;
 use crate::node::sources::NodeSources;
@@ -211,7 +213,7 @@ fn open(
     let phase = |name| hub.enter(Phase::Starting(CleanText::new(name)));
     let key = vote_key.as_ref().map(SecretKey::public);
     let (floor, floor_fault) = read_floor(&config.data_dir, key)?;
-    let found = key.map(|key| instance::find(&config.data_dir, genesis.chain_id(), key)).transpose()?;
+    let found = key.map(|key| restored::find(&config.data_dir, genesis.chain_id(), key)).transpose()?;
     phase("opening the database");
     let begun = Instant::now();
     let options = StoreOptions { cache_bytes: config.storage.cache_bytes };
@@ -268,6 +270,7 @@ fn open_to_vote(
         }
         // On disk before the log is gone: a start in between must not take this for a new directory.
         let begun = Instance::begin(&config.data_dir, chain, key.public(), since, drawn)?;
+        restored::taken_up(&config.data_dir)?;
         if log_is_useless && directory.exists() {
             keep_old(&directory)?;
         }
@@ -485,6 +488,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         network_id: network.own(),
         data_dir: options.config.data_dir.clone(),
         prover,
+        archivist: Archivist::new(&store, &options.genesis),
         finished: exit,
     }));
     let stop = stopper.ordered().clone();
