@@ -92,7 +92,7 @@ pub fn check<R: Read>(
     receiver: &mut dyn Receiver,
 ) -> Result<Summary, ArchiveError> {
     let mut progress = Checking::begin(reader, receiver)?;
-    let mut item = reader.next()?;
+    let mut item = reader.read()?;
     while let Some(found) = item.take() {
         let at = reader.offset();
         match found {
@@ -117,7 +117,7 @@ pub fn check<R: Read>(
         }
         receiver.progress(progress.last.height, reader.offset());
         if item.is_none() {
-            item = reader.next()?;
+            item = reader.read()?;
         }
     }
     progress.finish(reader.offset())
@@ -133,7 +133,7 @@ fn bodies<R: Read>(reader: &mut ArchiveReader<R>, block: &BlockItem) -> Result<F
     let count = block.outline.header.tx_count as usize;
     let mut bodies = Vec::new();
     while bodies.len() < count {
-        match reader.next()? {
+        match reader.read()? {
             Some(Item::Bodies(more)) if !more.is_empty() => bodies.extend(more),
             other => {
                 let (name, height) = (reader.name().to_owned(), block.outline.header.height);
@@ -172,10 +172,10 @@ impl Checking {
     ) -> Result<Self, ArchiveError> {
         let name = reader.name().to_owned();
         let wrong = |reason: &str| ArchiveError::Wrong { name: name.clone(), reason: reason.to_owned() };
-        let Some(Item::Head(head)) = reader.next()? else {
+        let Some(Item::Head(head)) = reader.read()? else {
             return Err(wrong("the archive has no head"));
         };
-        let Some(Item::Genesis(genesis)) = reader.next()? else {
+        let Some(Item::Genesis(genesis)) = reader.read()? else {
             return Err(wrong("the archive has no founding document"));
         };
         genesis.check().map_err(|fault| wrong(&format!("the founding document: {fault}")))?;
@@ -354,7 +354,8 @@ impl Checking {
         let Some(tip) = &self.tip else { return Ok(()) };
         let tag = era_tag(self.head.chain, last.height, last.previous);
         let checks = tip.commit.checks(tag, &Committee::new(state.committee.clone()));
-        let checks = checks.map_err(|error| self.wrong(format!("the certificate of the last block: {error}")))?;
+        let checks =
+            checks.map_err(|error| self.wrong(format!("the certificate of the last block: {error}")))?;
         if !verify_batch(&checks).iter().all(|good| *good) {
             return Err(self.wrong("the certificate of the last block has a signature that is not valid"));
         }

@@ -124,7 +124,7 @@ impl<R: Read> ArchiveReader<R> {
     ///
     /// # Errors
     /// [`ArchiveError`] when the bytes end early or are not what was written.
-    pub fn next(&mut self) -> Result<Option<Item>, ArchiveError> {
+    pub fn read(&mut self) -> Result<Option<Item>, ArchiveError> {
         if self.ended {
             return Ok(None);
         }

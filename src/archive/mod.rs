@@ -112,13 +112,17 @@ pub struct BlockItem {
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// Not an archive at all.
-    #[error("{name}: this is no archive of blocks: name a file that `masternode export` or `backup` has written")]
+    #[error(
+        "{name}: this is no archive of blocks: name a file that `masternode export` or `backup` has written"
+    )]
     NotArchive { name: String },
     /// Of another version.
     #[error("{name}: archive version {found}, this program reads {VERSION}: use a newer masternode program")]
     Version { name: String, found: u32 },
     /// It ends too early.
-    #[error("{name}: ends at byte {offset}, in the middle: it was not written or copied completely; write it again")]
+    #[error(
+        "{name}: ends at byte {offset}, in the middle: it was not written or copied completely; write it again"
+    )]
     Truncated { name: String, offset: u64 },
     /// The bytes are not what was written.
     #[error("{name}: damaged at byte {offset}: {reason}; use another copy")]
@@ -127,7 +131,9 @@ pub enum ArchiveError {
     #[error("{name}: {reason}")]
     Wrong { name: String, reason: String },
     /// It belongs to another network.
-    #[error("{name}: is of chain {found}, not of {expected}: use one of your network, or another data directory")]
+    #[error(
+        "{name}: is of chain {found}, not of {expected}: use one of your network, or another data directory"
+    )]
     OtherChain { name: String, found: ChainId, expected: ChainId },
     /// The system refuses.
     #[error("{name}: cannot {action}: {source}")]

@@ -80,13 +80,7 @@ impl Source {
         Ok((head, writer.finish()?))
     }
 
-    fn head(
-        &self,
-        wish: Wish,
-        to: u64,
-        made_ms: u64,
-        outputs: Option<u64>,
-    ) -> Result<Head, ArchiveError> {
+    fn head(&self, wish: Wish, to: u64, made_ms: u64, outputs: Option<u64>) -> Result<Head, ArchiveError> {
         let stored = self.store()?.height();
         let from = wish.from.max(1);
         // The chain has no blocks yet.
@@ -125,7 +119,10 @@ impl Source {
         for output in view.outputs {
             outputs.push(output?);
             if outputs.len() == PAGE_OUTPUTS {
-                writer.item(&Item::Outputs(std::mem::replace(&mut outputs, Vec::with_capacity(PAGE_OUTPUTS))))?;
+                writer.item(&Item::Outputs(std::mem::replace(
+                    &mut outputs,
+                    Vec::with_capacity(PAGE_OUTPUTS),
+                )))?;
             }
         }
         if outputs.is_empty() { Ok(()) } else { writer.item(&Item::Outputs(outputs)) }
@@ -163,4 +160,3 @@ impl Source {
         Ok(())
     }
 }
-

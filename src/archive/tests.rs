@@ -41,7 +41,7 @@ fn checked(bytes: &[u8]) -> Result<Summary, ArchiveError> {
 
 fn items(bytes: &[u8]) -> Vec<Item> {
     let mut reader = ArchiveReader::new(bytes, "test").unwrap();
-    std::iter::from_fn(|| reader.next().unwrap()).collect()
+    std::iter::from_fn(|| reader.read().unwrap()).collect()
 }
 
 fn rewritten(items: &[Item]) -> Vec<u8> {
@@ -61,7 +61,11 @@ impl Receiver for Collected {
         self.outputs.extend(outputs);
         Ok(())
     }
-    fn block(&mut self, block: BlockItem, bodies: Option<Vec<SharedTransaction>>) -> Result<(), ArchiveError> {
+    fn block(
+        &mut self,
+        block: BlockItem,
+        bodies: Option<Vec<SharedTransaction>>,
+    ) -> Result<(), ArchiveError> {
         assert_eq!(bodies.unwrap().len(), block.outline.txids.len());
         self.heights.push(block.outline.header.height);
         Ok(())
@@ -87,7 +91,11 @@ fn everything_of_a_chain_comes_back_and_every_part_of_it_is_right() {
     let empty = tempfile::tempdir().unwrap();
     let (store, _) = filled(empty.path(), &genesis, 0);
     assert_eq!(checked(&written(&store, &genesis, Wish::EVERYTHING)).unwrap().header.height, 0);
-    assert!(Source::new(&store, &genesis).write(Wish { from: 3, to: None, state: false }, 7, Vec::new(), "x").is_err());
+    assert!(
+        Source::new(&store, &genesis)
+            .write(Wish { from: 3, to: None, state: false }, 7, Vec::new(), "x")
+            .is_err()
+    );
 }
 
 #[test]
@@ -97,14 +105,17 @@ fn an_archive_written_while_blocks_come_in_is_of_one_height() {
     let funds = funds(&genesis);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            for part in funds[1..].chunks(25) {
+            for part in funds[1..].chunks(60) {
                 let spends = part.iter().map(|fund| sealed(fund, 5000, 0)).collect();
                 store.commit(&write_of(&ledger, spends)).unwrap();
             }
         });
         let mut heights = std::collections::BTreeSet::new();
         while !writer.is_finished() || heights.is_empty() {
-            let summary = checked(&written(&store, &genesis, Wish::EVERYTHING)).unwrap();
+            let source = Source::new(&store, &genesis);
+            // One that was overtaken by the blocks says so.
+            let Ok((_, bytes)) = source.write(Wish::EVERYTHING, 7, Vec::new(), "test") else { continue };
+            let summary = checked(&bytes).unwrap();
             assert!(summary.state.is_some());
             heights.insert(summary.header.height);
         }
@@ -151,7 +162,9 @@ fn parts_that_do_not_belong_together_are_refused_though_every_checksum_is_right(
     refused("no head", &|items| drop(items.remove(0)));
     refused("founding document", &|items| items[1] = Item::Genesis(Box::new(genesis_with(6))));
     refused("committee is missing", &|items| {
-        items.retain(|item| matches!(item, Item::Head(_) | Item::Genesis(_) | Item::Block(_) | Item::Bodies(_)));
+        items.retain(|item| {
+            matches!(item, Item::Head(_) | Item::Genesis(_) | Item::Block(_) | Item::Bodies(_))
+        });
     });
     refused("state hash", &|items| {
         if let Item::Outputs(outputs) = &mut items[nth(&good, &outputs)] {

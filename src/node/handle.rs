@@ -50,7 +50,7 @@ pub(super) struct Shared {
     pub local_address: SocketAddr,
     pub network_id: PeerId,
     pub data_dir: PathBuf,
-    pub prover: Prover,
+    pub prover: Arc<Prover>,
     pub archivist: Archivist,
     pub finished: watch::Receiver<Option<Exit>>,
 }

@@ -25,6 +25,7 @@ pub mod pull;
 pub mod restored;
 pub mod router;
 pub mod settings;
+pub mod snapshots;
 pub mod sources;
 pub mod start;
 pub mod tasks;

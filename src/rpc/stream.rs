@@ -96,9 +96,10 @@ pub fn start(backend: Arc<dyn Backend>, request: ArchiveRequest) -> io::Result<R
         // On Linux this is the thread's own; where it is refused the reading is only less polite.
         let _as_it_was = rustix::process::nice(NICE);
         let mut out = Pieces::new(sender);
-        let end = match backend.archive(request, &mut out).and_then(|()| {
-            out.flush().map_err(|error| error.to_string())
-        }) {
+        let end = match backend
+            .archive(request, &mut out)
+            .and_then(|()| out.flush().map_err(|error| error.to_string()))
+        {
             Ok(()) => vec![COMPLETE],
             Err(reason) => {
                 let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();

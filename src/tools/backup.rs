@@ -78,7 +78,10 @@ impl Chain {
         }
         let database = config.database_path();
         if !database.join("db").exists() {
-            let text = format!("{}: no database: this node has never run, so there is nothing to read", database.display());
+            let text = format!(
+                "{}: no database: this node has never run, so there is nothing to read",
+                database.display()
+            );
             return Err(ToolError::Refused(text));
         }
         // Also held by a node that is just starting or stopping.
@@ -142,12 +145,7 @@ impl<W: Write> Write for Counted<'_, W> {
     }
 }
 
-fn copy<W: Write>(
-    mut stream: ArchiveStream,
-    mut out: W,
-    name: &str,
-    tell: Tell<'_>,
-) -> Result<W, ToolError> {
+fn copy<W: Write>(mut stream: ArchiveStream, mut out: W, name: &str, tell: Tell<'_>) -> Result<W, ToolError> {
     let (mut buffer, mut bytes) = (vec![0; BUFFER_BYTES], 0);
     loop {
         let read = stream.read(&mut buffer).map_err(|error| ToolError::Failed(error.to_string()))?;
@@ -159,7 +157,11 @@ fn copy<W: Write>(
         bytes += read as u64;
         tell(Progress { doing: "reading the chain", height: 0, to: None, bytes });
     }
-    out.flush().map_err(|source| ToolError::Io { action: "be written", path: PathBuf::from(name), source })?;
+    out.flush().map_err(|source| ToolError::Io {
+        action: "be written",
+        path: PathBuf::from(name),
+        source,
+    })?;
     Ok(out)
 }
 
@@ -212,7 +214,8 @@ fn archive(chain: Chain, genesis: &Genesis, folder: &Path, tell: Tell<'_>) -> Re
     let name = path.display().to_string();
     let written = chain.write(Wish::EVERYTHING, genesis, out, &name, tell)?;
     let (bytes, blake3, buffered) = written.finish();
-    let file = buffered.into_inner().map_err(|error| ToolError::io("be written", &path)(error.into_error()))?;
+    let file =
+        buffered.into_inner().map_err(|error| ToolError::io("be written", &path)(error.into_error()))?;
     file.sync_all().map_err(ToolError::io("be synced", &path))?;
     Ok(Listed { name: ARCHIVE_FILE_NAME.to_owned(), bytes, blake3 })
 }
@@ -296,7 +299,8 @@ pub fn verify(
         && summary.head.tip == manifest.block
         && summary.header.utxo_hash == manifest.state_hash;
     if !same {
-        let text = format!("{}: the archive is not the one of the manifest: use another backup", folder.display());
+        let text =
+            format!("{}: the archive is not the one of the manifest: use another backup", folder.display());
         return Err(ToolError::Refused(text));
     }
     Ok((manifest, Some(summary)))
@@ -306,7 +310,8 @@ fn same_hash(path: &Path, found: &str, listed: &Listed) -> Result<(), ToolError>
     if found == listed.blake3 {
         return Ok(());
     }
-    let text = format!("{}: damaged, its checksum is not that of the manifest: use another backup", path.display());
+    let text =
+        format!("{}: damaged, its checksum is not that of the manifest: use another backup", path.display());
     Err(ToolError::Refused(text))
 }
 

@@ -45,7 +45,8 @@ impl Staging {
     /// [`ToolError`].
     pub fn file(target: &Path) -> Result<(Self, File), ToolError> {
         if std::fs::symlink_metadata(target).is_ok() {
-            let text = format!("{}: already there and never overwritten: name another file", target.display());
+            let text =
+                format!("{}: already there and never overwritten: name another file", target.display());
             return Err(ToolError::Failed(text));
         }
         let staging = Self::beside(target)?;

@@ -27,7 +27,7 @@ const UNFINISHED: &str = "db.restoring";
 /// What a node writes while it runs and what a restored one must not find.
 const REPLACED: [&str; 5] = ["db", "journal", "journal-unsigned", "sign_floor", "instance"];
 /// What stays as it is.
-const KEPT: [&str; 11] = [
+const KEPT: [&str; 12] = [
     "keys",
     "logs",
     "masternode.toml",
@@ -36,6 +36,7 @@ const KEPT: [&str; 11] = [
     "control.sock",
     "peers",
     "audit.log",
+    "snapshots",
     ".cookie",
     UNFINISHED,
     restored::NOTE_FILE_NAME,

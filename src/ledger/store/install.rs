@@ -8,9 +8,10 @@
 use crate::ledger::genesis::Genesis;
 use crate::ledger::registry::Registry;
 use crate::ledger::store::batches::Batches;
+use crate::ledger::store::failure::guarded;
 use crate::ledger::store::folder::{StoreError, sync_blobs, sync_folder, write_marker};
 use crate::ledger::store::records::{BlockRecord, FORMAT, outpoint_key, seal, utxo_value};
-use crate::ledger::store::{CHAIN_KEY, StoreOptions, Trees, guarded, open_trees};
+use crate::ledger::store::{CHAIN_KEY, StoreOptions, Trees, open_trees};
 use crate::primitives::block::Outline;
 use crate::primitives::certificate::Qc;
 use crate::primitives::committee::{Committee, Member};
@@ -47,7 +48,12 @@ impl Installer {
         let trees = guarded(dir, || open_trees(dir, options))?;
         let state = genesis.state();
         let mut pending = Batches::default();
-        pending.record(&BlockRecord { header: state.header, last_commit: None, commit: None, transactions: 0 });
+        pending.record(&BlockRecord {
+            header: state.header,
+            last_commit: None,
+            commit: None,
+            transactions: 0,
+        });
         pending.committee(1, &state.next_committee);
         let genesis = genesis.clone();
         Ok(Self { dir: dir.to_owned(), genesis, trees, pending, pending_bytes: 0 })
@@ -124,10 +130,7 @@ impl Installer {
     pub fn finish(mut self, registry: &Registry, committee: &Committee) -> Result<(), StoreError> {
         let chain = self.genesis.chain_id();
         self.pending.registry(registry, committee, 0);
-        self.pending.meta.insert(
-            CHAIN_KEY,
-            seal(CHAIN_KEY, &encode(&(chain, FORMAT))),
-        );
+        self.pending.meta.insert(CHAIN_KEY, seal(CHAIN_KEY, &encode(&(chain, FORMAT))));
         self.write_if(0)?;
         let Self { dir, trees, .. } = self;
         guarded(&dir, || {
