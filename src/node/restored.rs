@@ -84,7 +84,7 @@ mod tests {
 
     fn judged(dir: &Path) -> Judgement {
         let finding = find(dir, CHAIN, KEY).unwrap();
-        Traces { finding, floor: Ok(None), log: None, stored: 0 }.judge()
+        Traces { finding, floor: Ok(None), log: None, closed: None, stored: 0 }.judge()
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //! installs opens it afterwards and has [`Store::load`](crate::ledger::store::Store::load) recount it.
 //! Absent: any check of what is installed.
 
+use crate::durable::sync_folder;
 use crate::ledger::genesis::Genesis;
 use crate::ledger::registry::Registry;
 use crate::ledger::store::batches::Batches;
 use crate::ledger::store::failure::guarded;
-use crate::ledger::store::folder::{StoreError, sync_blobs, sync_folder, write_marker};
+use crate::ledger::store::folder::{StoreError, sync_blobs, write_marker};
 use crate::ledger::store::records::{BlockRecord, FORMAT, outpoint_key, seal, utxo_value};
 use crate::ledger::store::{CHAIN_KEY, StoreOptions, Trees, open_trees};
 use crate::primitives::block::Outline;
@@ -140,7 +141,7 @@ impl Installer {
             drop(trees);
             Ok(())
         })?;
-        sync_folder(&dir)?;
+        sync_folder(&dir).map_err(|error| StoreError::io(&error.path, &error.source))?;
         write_marker(&dir, chain)
     }
 }
