@@ -55,14 +55,16 @@ impl Class {
             | Message::GetCertificate { .. }
             | Message::GetCandidate { .. }
             | Message::GetBlock { .. }
-            | Message::GetBlockBodies { .. } => Self::Votes,
+            | Message::GetBlockBodies { .. }
+            | Message::GetHeaders { .. } => Self::Votes,
             Message::Transaction(_) => Self::Transactions,
             Message::Transactions(_)
             | Message::Stream(_)
             | Message::Certificate { .. }
             | Message::Candidate { .. }
             | Message::Block { .. }
-            | Message::BlockBodies { .. } => Self::Bulk,
+            | Message::BlockBodies { .. }
+            | Message::Headers(_) => Self::Bulk,
         }
     }
 

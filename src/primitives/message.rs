@@ -1,6 +1,6 @@
 //! Consensus messages between nodes (protocol §2). Everything bulky is pulled, never pushed unasked.
 
-use crate::primitives::block::Outline;
+use crate::primitives::block::{Header, Outline};
 use crate::primitives::certificate::{Certificate, Qc};
 use crate::primitives::committee::VoterIndex;
 use crate::primitives::encoding::{Decode, Encode};
@@ -103,6 +103,10 @@ pub enum Message {
     GetBlockBodies { height: u64, from: u32 },
     /// Bodies asked for, in block order from `from` on; at least one unless there are no more.
     BlockBodies { height: u64, from: u32, transactions: Vec<Transaction> },
+    /// Asks for the headers of the `count` decided blocks up to `last`.
+    GetHeaders { last: u64, count: u16 },
+    /// Headers asked for, ascending; without certificates, as their ids are known one from the next.
+    Headers(Vec<Header>),
 }
 
 impl Message {
@@ -129,6 +133,8 @@ impl Message {
             Self::Block { .. } => "block",
             Self::GetBlockBodies { .. } => "get-block-bodies",
             Self::BlockBodies { .. } => "block-bodies",
+            Self::GetHeaders { .. } => "get-headers",
+            Self::Headers(_) => "headers",
         }
     }
 }

@@ -190,6 +190,8 @@ pub fn messages() -> Vec<Message> {
         Message::Block { outline: outline(), qc: qc(&[1, 2, 3]) },
         Message::GetBlockBodies { height: 7, from: 1 },
         Message::BlockBodies { height: 7, from: 0, transactions: vec![transaction()] },
+        Message::GetHeaders { last: 9, count: 512 },
+        Message::Headers(vec![header()]),
     ]
 }
 

@@ -39,7 +39,9 @@ fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
             let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
             facts.push(("missing", names.join(", ")));
         }
-        NodeState::Halted { reason } | NodeState::NotSigning { reason, .. } => {
+        NodeState::Halted { reason }
+        | NodeState::NeedsTrustedBlock { reason }
+        | NodeState::NotSigning { reason, .. } => {
             facts.push(("reason", reason.to_string()));
         }
         NodeState::Starting { phase } => facts.push(("phase", phase.to_string())),
