@@ -98,7 +98,11 @@ impl Route {
             }
             if id != self.next.id {
                 let of_trusted = last == self.trusted.height && self.ids.is_empty();
-                return Err(if of_trusted { RouteFault::OtherBlock { found: id } } else { RouteFault::Invalid });
+                return Err(if of_trusted {
+                    RouteFault::OtherBlock { found: id }
+                } else {
+                    RouteFault::Invalid
+                });
             }
             if self.ids.is_empty() && header.time_ms < self.oldest_ms {
                 return Err(RouteFault::TooOld { time_ms: header.time_ms });
@@ -157,8 +161,8 @@ impl Untrusted {
             height = tip.height,
             period = span(*period_ms)
         );
-        let remedy = "set [sync] trusted_block (or --trusted-block) to HEIGHT:ID of a recent block, as `masternode \
-                      status` of an operator you trust shows it, and start again";
+        let remedy = "set [sync] trusted_block (or --trusted-block) to HEIGHT:ID of a recent block, as the line \
+                      `to trust` of an operator's `masternode status` shows it, and start again";
         let rest = match why {
             Distrust::NoneSet => remedy.to_owned(),
             Distrust::Passed(trusted) => {

@@ -58,6 +58,8 @@ fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
         ("vote key", node.vote_key.map_or_else(|| "-".to_owned(), |key| key.to_string())),
         ("height", chain.height.to_string()),
         ("block", chain.block.to_string()),
+        // As another operator's `trusted_block` takes it.
+        ("to trust", format!("{}:{}", chain.height, chain.block)),
         ("state hash", chain.state_hash.to_string()),
         ("supply", format!("{} TIME in {} outputs", chain.supply, chain.utxo_count)),
         ("transactions", chain.transactions.to_string()),

@@ -207,10 +207,6 @@ impl Machine {
             (Some(trusted), None) => Distrust::Passed(trusted),
             (None, None) => Distrust::NoneSet,
         };
-        Some(Untrusted {
-            tip: self.tip_id(),
-            period_ms: self.trust.period_ms,
-            why,
-        })
+        Some(Untrusted { tip: self.tip_id(), period_ms: self.trust.period_ms, why })
     }
 }
