@@ -56,6 +56,11 @@ impl Class {
             | Message::GetCandidate { .. }
             | Message::GetBlock { .. }
             | Message::GetBlockBodies { .. }
+            | Message::BlockNotKept { .. }
+            | Message::GetSnapshots
+            | Message::GetSnapshotManifest { .. }
+            | Message::GetSnapshotPart { .. }
+            | Message::GetLinks { .. }
             | Message::GetHeaders { .. } => Self::Votes,
             Message::Transaction(_) => Self::Transactions,
             Message::Transactions(_)
@@ -64,6 +69,10 @@ impl Class {
             | Message::Candidate { .. }
             | Message::Block { .. }
             | Message::BlockBodies { .. }
+            | Message::Snapshots(_)
+            | Message::SnapshotManifest { .. }
+            | Message::SnapshotPart { .. }
+            | Message::Links { .. }
             | Message::Headers(_) => Self::Bulk,
         }
     }

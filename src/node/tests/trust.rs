@@ -136,7 +136,7 @@ async fn a_long_range_chain_signed_by_old_keys_is_refused_and_the_one_with_the_t
     options.config.sync.trusted_block = Some(trusted(&right));
     let node = start(options).await.unwrap();
     until(&node, "naming who has another block", |node| {
-        reason(node).is_some_and(|text| text.contains(&liar.0.short().to_string()))
+        reason(node).is_some_and(|text| text.contains(&liar.0.short()))
     })
     .await;
     assert_eq!(height(&node), 0);

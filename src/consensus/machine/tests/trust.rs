@@ -197,7 +197,7 @@ fn a_peer_with_another_block_at_the_trusted_height_is_named_and_the_next_one_is_
     let (trusted, found) = (trusted(&right[2]), header(&forged[2]).id());
     assert_eq!(node.why(), Some(Distrust::OtherBlock { trusted, found, peer: peer(2) }));
     let text = node.machine.view().untrusted.unwrap().explanation();
-    for part in [&trusted.to_string(), &found.to_string(), &peer(2).0.short().to_string()] {
+    for part in [&trusted.to_string(), &found.to_string(), &peer(2).0.short()] {
         assert!(text.contains(part), "{text}");
     }
     let route = route(&node.claims(1, 4), &right).unwrap();
@@ -254,7 +254,7 @@ fn another_block_at_the_trusted_height_is_refused_whoever_signed_it() {
     let outputs = node.pulled(1, &forged[0]);
     let reason = halted(&outputs).unwrap();
     let (expected, found) = (trusted(&right[0]).to_string(), header(&forged[0]).id().to_string());
-    for part in [&expected, &found, &peer(1).0.short().to_string(), "other operators"] {
+    for part in [&expected, &found, &peer(1).0.short(), "other operators"] {
         assert!(reason.contains(part), "{reason}");
     }
     assert_eq!(node.height(), 0);
