@@ -141,7 +141,7 @@ fn trusted_block(text: &str) -> Result<(), String> {
     }
     let parsed = text.parse::<TrustedHeader>();
     parsed.map(|_| ()).map_err(|_| {
-        "must be HEIGHT:ID, as the line `to trust` of another operator's `masternode status` shows them"
+        "must be HEIGHT:ID, as the line `to trust` of another operator's `masternode status` shows it"
             .to_owned()
     })
 }
