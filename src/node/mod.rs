@@ -24,6 +24,7 @@ pub mod pull;
 pub mod route;
 mod router;
 pub mod settings;
+pub mod snapshots;
 pub mod sources;
 pub mod start;
 pub mod tasks;
