@@ -116,6 +116,12 @@ pub struct PoolConfig {
 pub struct StorageConfig {
     /// Memory for the database's cache, in bytes.
     pub cache_bytes: u64,
+    /// Snapshots of the state kept for nodes that begin; 0 for none.
+    pub snapshots_kept: u32,
+    /// Blocks between two snapshots.
+    pub snapshot_blocks: u64,
+    /// Most bytes that all snapshots take on disk.
+    pub snapshot_bytes_max: u64,
 }
 
 /// `[keys]`: key files, relative to the data directory.
@@ -232,7 +238,12 @@ impl Config {
                 rejections_max: 20_000,
                 rejection_ttl_s: 600,
             },
-            storage: StorageConfig { cache_bytes: if devnet { 16 * MIB } else { 128 * MIB } },
+            storage: StorageConfig {
+                cache_bytes: if devnet { 16 * MIB } else { 128 * MIB },
+                snapshots_kept: 2,
+                snapshot_blocks: 1_000,
+                snapshot_bytes_max: 8192 * MIB,
+            },
             keys: KeysConfig {
                 passphrase_file: None,
                 vote_key: PathBuf::from("keys/vote.key"),
@@ -284,6 +295,12 @@ impl Config {
     #[must_use]
     pub fn database_path(&self) -> PathBuf {
         self.data_dir.join("db")
+    }
+
+    /// The snapshots kept for others.
+    #[must_use]
+    pub fn snapshots_path(&self) -> PathBuf {
+        self.data_dir.join("snapshots")
     }
 
     /// The vote journal.

@@ -60,6 +60,7 @@ const PURE: &[&str] = &[
     "src/ledger/rewards",
     "src/ledger/registry",
     "src/ledger/attendance",
+    "src/ledger/snapshot",
     "src/ledger/specials",
 ];
 

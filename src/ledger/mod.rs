@@ -14,6 +14,7 @@ pub mod genesis;
 pub mod registry;
 pub mod rewards;
 pub mod set_hash;
+pub mod snapshot;
 pub mod specials;
 pub mod store;
 pub mod validate;

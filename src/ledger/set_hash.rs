@@ -11,8 +11,8 @@ use std::fmt;
 
 /// Lanes of the sum.
 const LANES: usize = 1024;
-/// Bytes of an element and of the sum.
-const BYTES: usize = 2 * LANES;
+/// Bytes of an element and of a sum.
+pub const BYTES: usize = 2 * LANES;
 
 /// The sum over a set of unspent outputs; 2 KiB.
 #[derive(Clone, PartialEq, Eq)]
@@ -73,11 +73,27 @@ impl SetHash {
     /// `utxo_hash` of the header: the hash of all lanes in little-endian order.
     #[must_use]
     pub fn digest(&self) -> Hash {
+        hash(Domain::UTXO_SET, &[&self.to_bytes()])
+    }
+
+    /// All lanes in little-endian order.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; BYTES] {
         let mut bytes = [0u8; BYTES];
         for (pair, lane) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(self.lanes.iter()) {
             *pair = lane.to_le_bytes();
         }
-        hash(Domain::UTXO_SET, &[&bytes])
+        bytes
+    }
+
+    /// The sum that [`SetHash::to_bytes`] wrote.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; BYTES]) -> Self {
+        let mut set_hash = Self::new();
+        for (lane, pair) in set_hash.lanes.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *lane = u16::from_le_bytes(*pair);
+        }
+        set_hash
     }
 
     /// `H("utxo", outpoint, value, key_hash, height)`, extended to 2048 bytes. All fields have fixed
@@ -176,6 +192,12 @@ mod tests {
         let mut left = sum(&[1, 2, 3]);
         left.combine(&sum(&[4, 5]));
         assert_eq!(left.digest(), sum(&[5, 4, 3, 2, 1]).digest());
+    }
+
+    #[test]
+    fn a_sum_comes_back_from_its_bytes() {
+        let set = sum(&[1, 2, 3]);
+        assert_eq!(SetHash::from_bytes(&set.to_bytes()), set);
     }
 
     #[test]

@@ -10,40 +10,36 @@
 
 mod batches;
 pub mod containment;
+mod failure;
 pub mod folder;
+mod loading;
+mod reading;
 mod records;
+pub mod scan;
 #[cfg(test)]
 mod tests;
 
-use crate::ledger::Ledger;
-use crate::ledger::apply::{BlockWrite, State};
+use crate::ledger::apply::BlockWrite;
 use crate::ledger::genesis::Genesis;
-use crate::ledger::registry::Registry;
-use crate::ledger::set_hash::SetHash;
 use crate::ledger::store::batches::Batches;
-use crate::ledger::store::containment::{contain_panics, contained};
+use crate::ledger::store::containment::contain_panics;
+use crate::ledger::store::failure::{Failure, guarded};
 use crate::ledger::store::folder::{StoreError, read_marker, sync_blobs, sync_folder, write_marker};
 use crate::ledger::store::records::{
-    BlockRecord, CHUNK_BYTES, FORMAT, REGISTRY_PLACE, RegistryRecord, Stream, TIP_KEY, TipRecord, chunk_key,
-    committee_key, parse_committee_key, parse_place, parse_utxo, place_key, seal, stream_of, unseal,
+    FORMAT, REGISTRY_PLACE, Stream, TIP_KEY, TipRecord, chunk_key, seal, stream_of, unseal,
 };
-use crate::primitives::amount::Amount;
-use crate::primitives::block::{Header, Outline};
-use crate::primitives::certificate::Qc;
-use crate::primitives::committee::{Committee, Member};
+use crate::ledger::store::scan::Scans;
 use crate::primitives::encoding::{decode_stored, encode};
-use crate::primitives::hash::{ChainId, Hash, Txid};
-use crate::primitives::transaction::{OutPoint, Transaction, Utxo};
+use crate::primitives::hash::ChainId;
+use parking_lot::{Mutex, RwLock};
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// One block is written at a time in a process. Until a write ends sled frees nothing of what it
 /// replaced, about 100 MB for a block of 10,000 transactions; the nodes of a devnet share one process and
 /// commit at the same moment.
-static WRITING: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+static WRITING: Mutex<()> = Mutex::new(());
 
 /// Key of the chain id in the meta tree; its value is sealed.
 const CHAIN_KEY: &[u8] = b"chain";
@@ -81,9 +77,11 @@ struct Trees {
 pub struct Store {
     dir: PathBuf,
     genesis: Genesis,
-    /// There until the store is dropped.
-    trees: Option<Trees>,
+    options: StoreOptions,
+    /// There until the store is dropped, but for the moment in which it is opened again.
+    trees: RwLock<Option<Trees>>,
     height: AtomicU64,
+    scans: Scans,
     /// A call into sled panicked: its memory is not to be trusted any more.
     broken: AtomicBool,
 }
@@ -115,8 +113,10 @@ impl Store {
         let mut store = Self {
             dir: dir.to_owned(),
             genesis: genesis.clone(),
-            trees: Some(trees),
+            options,
+            trees: RwLock::new(Some(trees)),
             height: AtomicU64::new(0),
+            scans: Scans::default(),
             broken: AtomicBool::new(false),
         };
         store.check_identity(chain, marked)?;
@@ -179,48 +179,6 @@ impl Store {
         self.call(|trees| Ok(trees.db.size_on_disk()?))
     }
 
-    /// The whole ledger, its set hash recounted and compared with the last header. Cost: a pass over all
-    /// outputs, about 5 µs each.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] when anything disagrees.
-    pub fn load(&self) -> Result<Ledger, StoreError> {
-        let tip = self.call(|trees| read_tip(&self.dir, trees))?;
-        let record = self
-            .record(tip.height)?
-            .filter(|record| record.header.id() == tip.block && record.header.height == tip.height)
-            .ok_or_else(|| {
-                StoreError::corrupt(&self.dir, format!("block {} is not the recorded tip", tip.height))
-            })?;
-        let header = record.header;
-        let (registry, committee) = self.registry()?;
-        let next_committee = registry.committee();
-        let same = header.registry_root == registry.root()
-            && header.committee_root == committee.root()
-            && header.next_committee_root == next_committee.root()
-            && header.params_root == self.genesis.params.root();
-        if !same {
-            return Err(StoreError::corrupt(
-                &self.dir,
-                "the last header names another registry, committee or parameters",
-            ));
-        }
-        let (utxos, set_hash) = self.call(|trees| read_utxos(&self.dir, &trees.utxos))?;
-        let state = State {
-            chain: self.genesis.chain_id(),
-            block: tip.block,
-            commit: record.commit,
-            set_hash,
-            registry: Arc::new(registry),
-            committee: Arc::new(committee),
-            next_committee: Arc::new(next_committee),
-            transactions: record.transactions,
-            header,
-        };
-        check_sums(&self.dir, &state, &utxos)?;
-        Ok(Ledger::from_parts(&self.genesis, state, utxos))
-    }
-
     /// Stores a decided block: all of it or nothing, durable on return. A block already stored is left as
     /// it is. One caller at a time.
     ///
@@ -245,8 +203,9 @@ impl Store {
         let registry = chunk_key(REGISTRY_PLACE, Stream::Registry, 0);
         let chunks = self.call(|trees| Ok(trees.chunks.scan_prefix(stream_of(&registry)).keys().count()))?;
         let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
+        self.scans.begin(&write.diff);
         self.write(&Batches::of_block(&write.block, &write.qc, &write.diff, chunks))?;
-        self.height.store(height, Ordering::Release);
+        self.scans.end(&self.height, height);
         Ok(())
     }
 
@@ -269,163 +228,38 @@ impl Store {
                 Err(sled::transaction::TransactionError::Abort(())) => {}
             }
             trees.db.flush()?;
-            trees.file.sync_data()?;
-            sync_blobs(&self.dir)?;
+            trees.file.sync_data().map_err(Failure::Sync)?;
+            sync_blobs(&self.dir).map_err(Failure::Sync)?;
             Ok(())
         })
     }
 
-    /// The header at a height.
+    /// Closes the database and opens it again: after a failed write sled refuses everything, until then.
+    /// Whether the block that failed is stored is told by [`Store::height`]. Readers fail meanwhile.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn header(&self, height: u64) -> Result<Option<Header>, StoreError> {
-        Ok(self.record(height)?.map(|record| record.header))
-    }
-
-    /// A decided block without bodies, and its certificate; `None` above the stored height and for
-    /// genesis, which has none.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn outline(&self, height: u64) -> Result<Option<(Outline, Qc)>, StoreError> {
-        let Some(record) = self.record(height)? else { return Ok(None) };
-        let Some(commit) = record.commit else { return Ok(None) };
-        let length = u64::from(record.header.tx_count) * 32;
-        let bytes = self.range(height, Stream::Ids, 0, length)?;
-        let txids = bytes.as_chunks::<32>().0.iter().map(|id| Txid(Hash(*id))).collect();
-        Ok(Some((Outline { header: record.header, last_commit: record.last_commit, txids }, commit)))
-    }
-
-    /// Bodies of a decided block from index `from` on, in block order: as many as fit `bytes_max`, but
-    /// one at least unless there are no more.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn bodies(&self, height: u64, from: u32, bytes_max: u64) -> Result<Vec<Transaction>, StoreError> {
-        let Some(record) = self.record(height)? else { return Ok(Vec::new()) };
-        if from >= record.header.tx_count {
-            return Ok(Vec::new());
-        }
-        let ends = self.ends(height, from, record.header.tx_count)?;
-        let Some((start, ends)) = ends.split_first() else { return Ok(Vec::new()) };
-        let fitting = ends.iter().take_while(|end| *end - start <= bytes_max).count().max(1);
-        let ends: Vec<u64> = ends.iter().take(fitting).copied().collect();
-        let bytes = self.range(height, Stream::Bodies, *start, ends.last().copied().unwrap_or(*start))?;
-        let mut from = 0usize;
-        let mut bodies = Vec::with_capacity(ends.len());
-        for end in ends {
-            let to = usize::try_from(end - start).unwrap_or(usize::MAX);
-            let body = bytes.get(from..to).and_then(|bytes| decode_stored(bytes).ok()).ok_or_else(|| {
-                StoreError::corrupt(&self.dir, format!("a transaction of block {height} does not decode"))
+    /// [`StoreError`]; the store is closed then, and may be opened again later.
+    pub fn reopen(&self) -> Result<(), StoreError> {
+        let mut place = self.trees.write();
+        if let Some(old) = place.take() {
+            guarded(&self.dir, || {
+                drop(old);
+                Ok(())
             })?;
-            bodies.push(body);
-            from = to;
         }
-        Ok(bodies)
-    }
-
-    /// Start of transaction `from` and ends of it and all that follow, within the bodies.
-    fn ends(&self, height: u64, from: u32, count: u32) -> Result<Vec<u64>, StoreError> {
-        let first = u64::from(from.saturating_sub(1)) * 4;
-        let bytes = self.range(height, Stream::Ends, first, u64::from(count) * 4)?;
-        let ends = bytes.as_chunks::<4>().0.iter().map(|end| u64::from(u32::from_le_bytes(*end)));
-        let ends: Vec<u64> =
-            if from == 0 { std::iter::once(0).chain(ends).collect() } else { ends.collect() };
-        if ends.is_sorted() {
-            return Ok(ends);
-        }
-        Err(StoreError::corrupt(&self.dir, format!("the index of block {height} is out of order")))
-    }
-
-    /// A transaction in a decided block, with its height.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn transaction(&self, txid: &Txid) -> Result<Option<(u64, Transaction)>, StoreError> {
-        let Some(value) = self.call(|trees| Ok(trees.places.get(place_key(txid))?))? else { return Ok(None) };
-        let (height, index) = parse_place(&value).ok_or_else(|| {
-            StoreError::corrupt(&self.dir, format!("the place of transaction {txid} is malformed"))
+        let trees = open_unlocked(&self.dir, self.options)?;
+        let stored = self.height();
+        let tip = guarded(&self.dir, || {
+            trees.file.sync_data().map_err(Failure::Sync)?;
+            read_tip(&self.dir, &trees)
         })?;
-        let body = self.bodies(height, index, 0)?.into_iter().next();
-        body.filter(|body| body.id() == *txid).map(|body| Some((height, body))).ok_or_else(|| {
-            StoreError::corrupt(&self.dir, format!("transaction {txid} is not in block {height}"))
-        })
-    }
-
-    fn record(&self, height: u64) -> Result<Option<BlockRecord>, StoreError> {
-        let bytes = self.whole(height, Stream::Record, || damaged_block(&self.dir, height))?;
-        if bytes.is_empty() {
-            return Ok(None);
+        if tip.height != stored && tip.height != stored.saturating_add(1) {
+            let reason = format!("after a failed write it is at height {}, before at {stored}", tip.height);
+            return Err(StoreError::corrupt(&self.dir, reason));
         }
-        decode_stored(&bytes).map(Some).map_err(|_| damaged_block(&self.dir, height))
-    }
-
-    /// The committee of a height; `None` above the one after the last block.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn committee(&self, height: u64) -> Result<Option<Committee>, StoreError> {
-        if height > self.height().saturating_add(1) {
-            return Ok(None);
-        }
-        let damaged = || StoreError::corrupt(&self.dir, "a committee is incomplete or fails its checksum");
-        let changed = self.call(|trees| {
-            let last = trees.meta.range(committee_key(0)..=committee_key(height)).next_back().transpose()?;
-            let Some((key, sealed)) = last else { return Ok(None) };
-            let height = unseal(&key, &sealed).and_then(|_| parse_committee_key(&key));
-            Ok(Some(height.ok_or_else(damaged)?))
-        })?;
-        let Some(changed) = changed else { return Ok(None) };
-        let bytes = self.whole(changed, Stream::Committee, damaged)?;
-        let members: Vec<Member> = decode_stored(&bytes).map_err(|_| damaged())?;
-        Ok(Some(Committee::new(members)))
-    }
-
-    /// The masternodes after the last block, and the committee of that block.
-    fn registry(&self) -> Result<(Registry, Committee), StoreError> {
-        let damaged = || StoreError::corrupt(&self.dir, "the registry is incomplete or fails its checksum");
-        let bytes = self.whole(REGISTRY_PLACE, Stream::Registry, damaged)?;
-        let record: RegistryRecord = decode_stored(&bytes).map_err(|_| damaged())?;
-        Ok((Registry::from_parts(record.parts), Committee::new(record.committee)))
-    }
-
-    /// All bytes of a stream whose length is not kept; empty if there is none.
-    fn whole(
-        &self,
-        height: u64,
-        stream: Stream,
-        damaged: impl Fn() -> StoreError,
-    ) -> Result<Vec<u8>, StoreError> {
-        self.call(|trees| {
-            let mut bytes = Vec::new();
-            let first = chunk_key(height, stream, 0);
-            for (entry, number) in trees.chunks.scan_prefix(stream_of(&first)).zip(0u32..) {
-                let (key, sealed) = entry?;
-                let payload = unseal(&key, &sealed).filter(|_| *key == chunk_key(height, stream, number));
-                bytes.extend_from_slice(payload.ok_or_else(&damaged)?);
-            }
-            Ok(bytes)
-        })
-    }
-
-    /// Bytes `from..to` of a stream.
-    fn range(&self, height: u64, stream: Stream, from: u64, to: u64) -> Result<Vec<u8>, StoreError> {
-        let chunk = CHUNK_BYTES as u64;
-        let bytes = self.call(|trees| {
-            let mut bytes = Vec::new();
-            for number in from / chunk..to.div_ceil(chunk) {
-                let key = chunk_key(height, stream, u32::try_from(number).unwrap_or(u32::MAX));
-                let sealed = trees.chunks.get(key)?;
-                let payload = sealed.as_ref().and_then(|sealed| unseal(&key, sealed));
-                bytes.extend_from_slice(payload.ok_or_else(|| damaged_block(&self.dir, height))?);
-            }
-            Ok(bytes)
-        })?;
-        let skip = usize::try_from(from % chunk).unwrap_or(0);
-        let length = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
-        let part = bytes.get(skip..skip.saturating_add(length)).map(<[u8]>::to_vec);
-        part.ok_or_else(|| damaged_block(&self.dir, height))
+        *place = Some(trees);
+        self.scans.end(&self.height, tip.height);
+        Ok(())
     }
 
     /// Runs `work` on the trees with panics contained.
@@ -433,7 +267,8 @@ impl Store {
         if self.broken.load(Ordering::Acquire) {
             return Err(StoreError::corrupt(&self.dir, "the database failed before and was given up"));
         }
-        let Some(trees) = &self.trees else {
+        let trees = self.trees.read();
+        let Some(trees) = trees.as_ref() else {
             return Err(StoreError::Unavailable { file: self.dir.clone(), reason: "closed".to_owned() });
         };
         let result = guarded(&self.dir, || work(trees));
@@ -446,7 +281,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        let Some(trees) = self.trees.take() else { return };
+        let Some(trees) = self.trees.get_mut().take() else { return };
         if self.broken.load(Ordering::Acquire) {
             // Sled's destructor would run on damaged state. The process is about to stop: leak it.
             Box::leak(Box::new(trees));
@@ -458,56 +293,6 @@ impl Drop for Store {
         });
         if let Err(error) = ended {
             tracing::error!(%error, "the database did not close");
-        }
-    }
-}
-
-/// What a call into sled can end with.
-enum Failure {
-    Sled(sled::Error),
-    Io(io::Error),
-    Store(StoreError),
-}
-
-impl From<sled::Error> for Failure {
-    fn from(error: sled::Error) -> Self {
-        Self::Sled(error)
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl Failure {
-    fn at(self, dir: &Path) -> StoreError {
-        match self {
-            Self::Store(error) => error,
-            Self::Io(error) | Self::Sled(sled::Error::Io(error)) => {
-                if error.to_string().contains("could not acquire lock") {
-                    return StoreError::InUse { file: dir.to_owned() };
-                }
-                StoreError::io(dir, &error)
-            }
-            Self::Sled(error) => StoreError::corrupt(&dir.join("db"), error.to_string()),
-        }
-    }
-}
-
-/// Runs `work`, turning a panic inside sled into [`StoreError::Corrupt`].
-fn guarded<T>(dir: &Path, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, StoreError> {
-    match contained(work) {
-        Ok(result) => result.map_err(|failure| failure.at(dir)),
-        Err(text) => {
-            Err(StoreError::corrupt(&dir.join("db"), format!("the database library gave up: {text}")))
         }
     }
 }
@@ -542,43 +327,4 @@ fn read_tip(dir: &Path, trees: &Trees) -> Result<TipRecord, Failure> {
     let bytes = sealed.as_ref().and_then(|sealed| unseal(TIP_KEY, sealed));
     let tip = bytes.and_then(|bytes| decode_stored(bytes).ok());
     Ok(tip.ok_or_else(|| StoreError::corrupt(dir, "the record of the last block is missing or damaged"))?)
-}
-
-/// Unspent outputs as read from disk, with their set hash.
-type Unspent = (Vec<(OutPoint, Utxo)>, SetHash);
-
-fn read_utxos(dir: &Path, tree: &sled::Tree) -> Result<Unspent, Failure> {
-    let (mut utxos, mut set_hash) = (Vec::new(), SetHash::new());
-    for entry in tree {
-        let (key, value) = entry?;
-        let Some((outpoint, utxo)) = parse_utxo(&key, &value) else {
-            return Err(StoreError::corrupt(dir, "an unspent output is malformed").into());
-        };
-        set_hash.add(&outpoint, &utxo);
-        utxos.push((outpoint, utxo));
-    }
-    Ok((utxos, set_hash))
-}
-
-/// Compares number, sum and set hash of the outputs read with the header.
-fn check_sums(dir: &Path, state: &State, utxos: &[(OutPoint, Utxo)]) -> Result<(), StoreError> {
-    let header = &state.header;
-    let sum = Amount::checked_sum(utxos.iter().map(|(_, utxo)| utxo.value));
-    let right = utxos.len() as u64 == header.utxo_count
-        && sum == Some(header.supply)
-        && state.set_hash.digest() == header.utxo_hash;
-    if right {
-        return Ok(());
-    }
-    let reason = format!(
-        "{} unspent outputs do not have the state hash {} of block {}",
-        utxos.len(),
-        header.utxo_hash,
-        header.height
-    );
-    Err(StoreError::corrupt(dir, reason))
-}
-
-fn damaged_block(dir: &Path, height: u64) -> StoreError {
-    StoreError::corrupt(dir, format!("block {height} is incomplete or fails its checksum"))
 }

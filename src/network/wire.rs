@@ -55,14 +55,23 @@ impl Class {
             | Message::GetCertificate { .. }
             | Message::GetCandidate { .. }
             | Message::GetBlock { .. }
-            | Message::GetBlockBodies { .. } => Self::Votes,
+            | Message::GetBlockBodies { .. }
+            | Message::BlockNotKept { .. }
+            | Message::GetSnapshots
+            | Message::GetSnapshotManifest { .. }
+            | Message::GetSnapshotPart { .. }
+            | Message::GetLinks { .. } => Self::Votes,
             Message::Transaction(_) => Self::Transactions,
             Message::Transactions(_)
             | Message::Stream(_)
             | Message::Certificate { .. }
             | Message::Candidate { .. }
             | Message::Block { .. }
-            | Message::BlockBodies { .. } => Self::Bulk,
+            | Message::BlockBodies { .. }
+            | Message::Snapshots(_)
+            | Message::SnapshotManifest { .. }
+            | Message::SnapshotPart { .. }
+            | Message::Links { .. } => Self::Bulk,
         }
     }
 

@@ -8,6 +8,7 @@ use crate::ledger::store::Store;
 use crate::network::Network;
 use crate::network::router::Recipients;
 use crate::node::halt::Halt;
+use crate::node::snapshots::maker::Clerk;
 use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::Txid;
@@ -61,10 +62,11 @@ impl RecentBlocks {
 /// stored any more; the vote log keeps those blocks for the next start.
 pub fn store_blocks(
     blocks: &Receiver<BlockWrite>,
-    store: &Store,
+    store: &Arc<Store>,
     durable: &AtomicU64,
     recent: &RecentBlocks,
     halt: &Halt,
+    snapshots: &Clerk,
 ) {
     while let Ok(write) = blocks.recv() {
         if halt.is_set() {
@@ -75,6 +77,7 @@ pub fn store_blocks(
             Ok(()) => {
                 durable.store(height, Ordering::Release);
                 recent.stored(height);
+                snapshots.stored(&write, || Ok(Box::new(store.scan()?)));
             }
             Err(error) => halt.set(format!("block {height} was not stored: {error}")),
         }

@@ -47,7 +47,7 @@ pub(super) struct Shared {
     pub local_address: SocketAddr,
     pub network_id: PeerId,
     pub data_dir: PathBuf,
-    pub prover: Prover,
+    pub prover: Arc<Prover>,
     pub finished: watch::Receiver<Option<Exit>>,
 }
 

@@ -23,6 +23,7 @@ pub mod prover;
 pub mod pull;
 pub mod router;
 pub mod settings;
+pub mod snapshots;
 pub mod sources;
 pub mod start;
 pub mod tasks;

@@ -198,6 +198,17 @@ impl Prover {
         ProofBundle::new(self.ledger.chain(), self.ledger.params().clone(), start, links, proof)
     }
 
+    /// What leads a verifier that trusts header `from` to header `to`; nothing when that is not above it.
+    ///
+    /// # Errors
+    /// [`ProveError`].
+    pub fn links_between(&self, from: u64, to: u64) -> Result<Vec<Link>, ProveError> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        self.links(&self.header(from)?, to)
+    }
+
     /// The fewest headers that lead from `start` to `height`, each signed by enough of the committee known
     /// before it.
     fn links(&self, start: &Header, height: u64) -> Result<Vec<Link>, ProveError> {

@@ -11,6 +11,7 @@ use crate::node::clock;
 use crate::node::hub::Hub;
 use crate::node::lanes::Lane;
 use crate::node::pull::PullEvent;
+use crate::node::snapshots::server::Desk;
 use crate::node::verify::{Verifier, Work};
 use crate::pool::Pool;
 use crate::primitives::clean::CleanText;
@@ -60,6 +61,7 @@ pub struct Router {
     pub pool: Arc<Pool>,
     pub pulls: SyncSender<PullEvent>,
     pub server: Counter,
+    pub snapshots: Desk,
     pub hub: Arc<Hub>,
 }
 
@@ -109,6 +111,7 @@ impl Router {
                 let event = PullEvent::Bodies { peer, height, from, transactions };
                 let _again = self.pulls.try_send(event);
             }
+            request if Desk::is_request(&request) => self.snapshots.ask(peer, request),
             message => self.urgent(peer, Work::Message { from: peer, message }).await,
         }
     }

@@ -32,6 +32,7 @@ use crate::node::prover::Prover;
 use crate::node::pull::{EVENTS_WAITING_MAX as PULLS_WAITING_MAX, Puller};
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
 use crate::node::settings;
+use crate::node::snapshots;
 use crate::node::sources::NodeSources;
 use crate::node::tasks::{Ended, Exit, Stopper, spawn, thread};
 use crate::node::traces::{self, Judgement, Traces};
@@ -43,6 +44,7 @@ use crate::primitives::hash::ChainId;
 use crate::primitives::keys::{PublicKey, SecretKey};
 use crate::rpc::control::{ControlError, ControlServer};
 use arc_swap::ArcSwap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -106,7 +108,7 @@ impl NodeError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Store(StoreError::Unavailable { .. })
+            Self::Store(StoreError::Unavailable { .. } | StoreError::Full { .. })
             | Self::Journal(JournalError::Io { .. })
             | Self::Floor(FloorError::Io { .. })
             | Self::Instance(InstanceError::Io { .. })
@@ -380,7 +382,8 @@ struct Running {
     chain: Vec<Ended>,
     network: Arc<Network>,
     store: Arc<Store>,
-    snapshots: CancellationToken,
+    /// Ends the making of pictures for readers.
+    pictures: CancellationToken,
     lock: DirLock,
     finished: latest::Sender<Option<Exit>>,
 }
@@ -390,16 +393,16 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let Parts { opened, network, received, height, hub, stopper, lock } = parts;
     let Opened { store, ledger, pool, host, writes, machine, mut log, .. } = opened;
     let store = Arc::new(store);
-    let (tasks, snapshots) = (TaskTracker::new(), CancellationToken::new());
+    let (tasks, pictures) = (TaskTracker::new(), CancellationToken::new());
     let halt = Halt::new(Arc::clone(&hub));
     let era = Arc::new(ArcSwap::new(machine.era()));
     let durable = Arc::new(AtomicU64::new(store.height()));
-    let recent = Arc::new(RecentBlocks::default());
-    let verifier = Verifier::new();
+    let (recent, verifier) = (Arc::new(RecentBlocks::default()), Verifier::new());
     let inbox = Arc::new(Lanes::new(URGENT_WAITING_MAX, BULK_WAITING_MAX));
     let on_fault = on_fault(&network);
 
-    let prover = Prover::new(&ledger, &pool, &recent, &store);
+    let prover = Arc::new(Prover::new(&ledger, &pool, &recent, &store));
+    let snapshots = snapshots::serve(&options.config, &stopper, &prover, &network)?;
     let worker = |queue: &Arc<_>| Worker {
         queue: Arc::clone(queue),
         engine: Arc::clone(&inbox),
@@ -407,10 +410,8 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         on_fault: Arc::clone(&on_fault),
         hub: Arc::clone(&hub),
     };
-    let mut workers = Vec::new();
-    for worker in verifier.queues().iter().map(worker) {
-        workers.push(thread(&stopper, "verify", move || worker.run())?);
-    }
+    let workers = verifier.queues().iter().map(worker);
+    let workers: io::Result<Vec<_>> = workers.map(|w| thread(&stopper, "verify", move || w.run())).collect();
     let (pulls, wishes) = sync_channel(PULLS_WAITING_MAX);
     let puller = Puller {
         events: wishes,
@@ -455,22 +456,24 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     hub.attach(Arc::new(sources));
     hub.enter(Phase::Running);
     let sync_times = Arc::clone(&hub);
-    let writer = Arc::clone(&store);
-    let chain = vec![
+    let (writer, clerk) = (Arc::clone(&store), snapshots.clerk);
+    let mut chain = vec![
         thread(&stopper, "engine", move || engine.run())?,
         thread(&stopper, "effects", move || {
             effects::run(&batches, &mut log, &mut outlet, &sync_times.metrics.journal_sync);
         })?,
-        thread(&stopper, "store", move || store_blocks(&stored, &writer, &durable, &recent, &halt))?,
+        thread(&stopper, "store", move || store_blocks(&stored, &writer, &durable, &recent, &halt, &clerk))?,
         thread(&stopper, "pull-blocks", move || puller.run())?,
         thread(&stopper, "serve-blocks", move || serving.run())?,
     ];
+    chain.extend(snapshots.threads);
     let router = Router {
         events: received,
         verifier: verifier.clone(),
         pool: Arc::clone(&pool),
         pulls,
         server,
+        snapshots: snapshots.desk,
         hub: Arc::clone(&hub),
     };
     let (finished, exit) = latest::channel(None);
@@ -494,18 +497,18 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let backend = Arc::new(handle.clone());
     spawn(&stopper, &tasks, "control", control.serve(backend, stopper.ordered().clone()));
     spawn(&stopper, &tasks, "watch", watch::states(Arc::clone(&hub), stopper.ordered().clone()));
-    tokio::spawn(Arc::clone(&hub).keep_fresh(clock::now, snapshots.clone()).in_current_span());
+    tokio::spawn(Arc::clone(&hub).keep_fresh(clock::now, pictures.clone()).in_current_span());
     let running = Running {
         stopper,
         hub,
         tasks,
         verifier,
-        workers,
+        workers: workers?,
         inbox,
         chain,
         network,
         store,
-        snapshots,
+        pictures,
         lock,
         finished,
     };
@@ -563,7 +566,7 @@ impl Running {
                 tracing::warn!(users = Arc::strong_count(&shared), "the network is still in use");
             }
         }
-        self.snapshots.cancel();
+        self.pictures.cancel();
         let (store, lock) = (self.store, self.lock);
         let span = tracing::Span::current();
         let closed = tokio::task::spawn_blocking(move || {

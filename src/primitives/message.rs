@@ -62,6 +62,26 @@ pub struct Status {
     pub stream_heads: Vec<u32>,
 }
 
+/// A snapshot that the sender keeps (protocol §7).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SnapshotOffer {
+    /// Height of the block it is the state after.
+    pub height: u64,
+    /// Id of that block.
+    pub block: BlockId,
+    /// Digest of its manifest, by which the parts are asked for.
+    pub manifest: Hash,
+    /// Bytes of the encoded manifest.
+    pub manifest_bytes: u64,
+    /// Bytes of all parts.
+    pub bytes: u64,
+    /// A commit certificate of the block.
+    pub commit: Qc,
+}
+
+/// Most snapshots in one answer.
+pub const SNAPSHOT_OFFERS_MAX: usize = 4;
+
 /// A message of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Message {
@@ -103,6 +123,24 @@ pub enum Message {
     GetBlockBodies { height: u64, from: u32 },
     /// Bodies asked for, in block order from `from` on; at least one unless there are no more.
     BlockBodies { height: u64, from: u32, transactions: Vec<Transaction> },
+    /// A decided block asked for is not kept here; those from `oldest` on are.
+    BlockNotKept { height: u64, oldest: u64 },
+    /// Asks which snapshots the receiver keeps.
+    GetSnapshots,
+    /// The snapshots kept, newest first, at most [`SNAPSHOT_OFFERS_MAX`].
+    Snapshots(Vec<SnapshotOffer>),
+    /// Asks for a page of a manifest, by its digest.
+    GetSnapshotManifest { manifest: Hash, page: u32 },
+    /// A page of an encoded manifest.
+    SnapshotManifest { manifest: Hash, page: u32, bytes: Vec<u8> },
+    /// Asks for a part of a snapshot.
+    GetSnapshotPart { manifest: Hash, part: u32 },
+    /// A part of a snapshot; empty when it is not kept any more.
+    SnapshotPart { manifest: Hash, part: u32, bytes: Vec<u8> },
+    /// Asks for what leads a verifier that trusts header `from` to header `to` (protocol §9).
+    GetLinks { from: u64, to: u64 },
+    /// Encoded `Link`s that lead from header `from` towards the one asked for; none if not kept.
+    Links { from: u64, links: Vec<Vec<u8>> },
 }
 
 impl Message {
@@ -129,6 +167,15 @@ impl Message {
             Self::Block { .. } => "block",
             Self::GetBlockBodies { .. } => "get-block-bodies",
             Self::BlockBodies { .. } => "block-bodies",
+            Self::BlockNotKept { .. } => "block-not-kept",
+            Self::GetSnapshots => "get-snapshots",
+            Self::Snapshots(_) => "snapshots",
+            Self::GetSnapshotManifest { .. } => "get-snapshot-manifest",
+            Self::SnapshotManifest { .. } => "snapshot-manifest",
+            Self::GetSnapshotPart { .. } => "get-snapshot-part",
+            Self::SnapshotPart { .. } => "snapshot-part",
+            Self::GetLinks { .. } => "get-links",
+            Self::Links { .. } => "links",
         }
     }
 }

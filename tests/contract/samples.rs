@@ -11,7 +11,7 @@ use masternode::primitives::evidence::{BatchHead, Evidence, Offence, ProposalHea
 use masternode::primitives::hash::{BlockId, ChainId, EraTag, Hash, KeyHash, MasternodeId, Txid, era_tag};
 use masternode::primitives::keys::{SecretKey, Signature};
 use masternode::primitives::merkle::Phase;
-use masternode::primitives::message::{Message, Proposal, Status, proposal_digest};
+use masternode::primitives::message::{Message, Proposal, SnapshotOffer, Status, proposal_digest};
 use masternode::primitives::params::Params;
 use masternode::primitives::tier::Tier;
 use masternode::primitives::transaction::{
@@ -190,6 +190,22 @@ pub fn messages() -> Vec<Message> {
         Message::Block { outline: outline(), qc: qc(&[1, 2, 3]) },
         Message::GetBlockBodies { height: 7, from: 1 },
         Message::BlockBodies { height: 7, from: 0, transactions: vec![transaction()] },
+        Message::BlockNotKept { height: 7, oldest: 1001 },
+        Message::GetSnapshots,
+        Message::Snapshots(vec![SnapshotOffer {
+            height: 7,
+            block: header().id(),
+            manifest: Hash([0x5d; 32]),
+            manifest_bytes: 4096,
+            bytes: 1 << 20,
+            commit: qc(&[0, 1, 2]),
+        }]),
+        Message::GetSnapshotManifest { manifest: Hash([0x5d; 32]), page: 0 },
+        Message::SnapshotManifest { manifest: Hash([0x5d; 32]), page: 0, bytes: vec![1, 2, 3] },
+        Message::GetSnapshotPart { manifest: Hash([0x5d; 32]), part: 3 },
+        Message::SnapshotPart { manifest: Hash([0x5d; 32]), part: 3, bytes: vec![4, 5, 6] },
+        Message::GetLinks { from: 0, to: 7 },
+        Message::Links { from: 0, links: vec![vec![7, 8, 9]] },
     ]
 }
 

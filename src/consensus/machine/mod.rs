@@ -377,11 +377,21 @@ impl Machine {
             Message::Certificate { certificate, .. } => self.on_certificate(host, certificate),
             Message::GetCandidate { block, .. } => self.answer_candidate(from, block),
             Message::Candidate { outline, .. } => self.on_candidate(host, from, &outline),
-            // Decided blocks are pulled and served by the node, which answers with `Input::Decided`.
+            // Decided blocks are pulled and served by the node, which answers with `Input::Decided`;
+            // snapshots and headers of old blocks never come here.
             Message::GetBlock { .. }
             | Message::Block { .. }
             | Message::GetBlockBodies { .. }
-            | Message::BlockBodies { .. } => {}
+            | Message::BlockBodies { .. }
+            | Message::BlockNotKept { .. }
+            | Message::GetSnapshots
+            | Message::Snapshots(_)
+            | Message::GetSnapshotManifest { .. }
+            | Message::SnapshotManifest { .. }
+            | Message::GetSnapshotPart { .. }
+            | Message::SnapshotPart { .. }
+            | Message::GetLinks { .. }
+            | Message::Links { .. } => {}
         }
     }
 

@@ -43,6 +43,9 @@ pub enum StoreError {
     /// The system refuses; may pass.
     #[error("{}: {reason}: check free space and permissions, then start again", file.display())]
     Unavailable { file: PathBuf, reason: String },
+    /// There is no space left; passes when some is made, see [`Store::reopen`](crate::ledger::store::Store::reopen).
+    #[error("{}: {reason}: no space is left on the disk, or the quota is used up: free some", file.display())]
+    Full { file: PathBuf, reason: String },
     /// The data is damaged.
     #[error(
         "{}: damaged: {reason}: restore a backup of the folder db, or a copy of that of another stopped masternode of \
@@ -58,6 +61,12 @@ impl StoreError {
         matches!(self, Self::Corrupt { .. })
     }
 
+    /// Whether it ends when there is space on the disk again.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+
     /// Damage of `file`.
     pub fn corrupt(file: &Path, reason: impl Into<String>) -> Self {
         Self::Corrupt { file: file.to_owned(), reason: reason.into() }
@@ -68,6 +77,9 @@ impl StoreError {
         match error.kind() {
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
                 Self::corrupt(file, error.to_string())
+            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full { file: file.to_owned(), reason: error.to_string() }
             }
             _ => Self::Unavailable { file: file.to_owned(), reason: error.to_string() },
         }

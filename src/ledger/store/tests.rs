@@ -2,8 +2,12 @@
 //! file and remedy for everything that is wrong with the folder.
 
 use super::*;
-use crate::ledger::store::records::{outpoint_key, utxo_value};
+use crate::ledger::Ledger;
+use crate::ledger::registry::Registry;
+use crate::ledger::store::records::{CHUNK_BYTES, RegistryRecord, outpoint_key, utxo_value};
 use crate::ledger::tests::{commit_of, extend, funds, genesis_with, key, next_block, pay, sealed, units};
+use crate::primitives::committee::Committee;
+use crate::primitives::hash::Txid;
 use crate::primitives::transaction::{SealedTransaction, SharedTransaction};
 use std::sync::Arc;
 
@@ -339,7 +343,8 @@ fn a_damaged_chunk_is_noticed_by_its_checksum() {
     let store = open(dir.path(), &genesis).unwrap();
     let key = chunk_key(1, Stream::Bodies, 0);
     // The chunk of another block under this key: a valid checksum in the wrong place.
-    let trees = store.trees.as_ref().unwrap();
+    let trees = store.trees.read();
+    let trees = trees.as_ref().unwrap();
     let other = trees.chunks.get(chunk_key(2, Stream::Bodies, 0)).unwrap().unwrap();
     trees.chunks.insert(key, other).unwrap();
     let error = store.bodies(1, 0, u64::MAX).unwrap_err();
@@ -418,4 +423,18 @@ fn the_committee_of_every_height_is_kept() {
     let kept = |height| store.committee(height).unwrap();
     assert_eq!((kept(1), kept(2)), (Some(first.clone()), Some(first)));
     assert_eq!((kept(3), kept(4)), (Some(second), None));
+}
+
+#[test]
+fn a_store_opened_again_goes_on_and_a_scan_with_it() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(3));
+    let store = Arc::new(open(dir.path(), &genesis).unwrap());
+    let ledger = store.load().unwrap();
+    store.commit(&write_of(&ledger, vec![sealed(&funds(&genesis)[0], 5000, 0)])).unwrap();
+    let mut scan = store.scan().unwrap();
+    store.reopen().unwrap();
+    assert_eq!(store.height(), 1);
+    store.commit(&write_of(&ledger, vec![sealed(&funds(&genesis)[1], 5000, 0)])).unwrap();
+    assert_eq!(scan.by_ref().filter(|output| output.is_ok()).count(), 4 + 3 + 1 + 1);
+    same_state(&store.load().unwrap(), &ledger);
 }
