@@ -2,7 +2,7 @@
 
 use crate::keys::Key;
 use crate::registry::Masternode;
-use crate::scenario::{Load, Scenario};
+use crate::scenario::{Load, Mutant, Scenario};
 use crate::workload::{Coin, OWNERS};
 use masternode::consensus::host::Host;
 use masternode::consensus::signer::Signer;
@@ -37,6 +37,7 @@ pub struct Chain {
     pub keys: Vec<Key>,
     pub owners: Vec<Key>,
     pub coins: Vec<Coin>,
+    mutant: Mutant,
     /// Tiers of the validators.
     pub tiers: Vec<Tier>,
     /// Keys of masternodes that have no machine.
@@ -110,6 +111,7 @@ impl Chain {
             header: genesis.state().header,
             nodes: all.map(|(node, key)| (key.public(), node)).collect(),
             collateral_coins: collateral_coins(&genesis, &joiners),
+            mutant: scenario.mutant,
             tiers: scenario.tiers.clone(),
             genesis,
             keys,
@@ -152,6 +154,9 @@ impl Chain {
     /// A ledger and pool at genesis.
     pub fn host(&self) -> ChainHost {
         let ledger = Arc::new(Ledger::in_memory(&self.genesis));
+        if let Mutant::Registry(bug) = self.mutant {
+            ledger.plant(bug);
+        }
         ChainHost::new(ledger, Arc::new(Pool::new(PoolLimits::default())))
     }
 }

@@ -147,6 +147,6 @@ fn planted(mutant: Mutant, keep: usize, state: &Actor, random: &mut crate::rando
             let lost = usize::try_from(random.between(1, 6)).expect("small");
             keep.saturating_sub(lost).max(floor)
         }
-        Mutant::None | Mutant::TooManyByzantine | Mutant::Machine(_) => keep,
+        Mutant::None | Mutant::TooManyByzantine | Mutant::Machine(_) | Mutant::Registry(_) => keep,
     }
 }

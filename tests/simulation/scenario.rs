@@ -6,6 +6,7 @@ use crate::random::Random;
 use crate::unrest::Unrest;
 use masternode::consensus::planted::Bug;
 use masternode::consensus::timing::Timing;
+use masternode::ledger::planted::Bug as RegistryBug;
 use masternode::primitives::tier::Tier;
 
 /// Microseconds in a millisecond.
@@ -40,6 +41,8 @@ pub enum Mutant {
     None,
     /// A fault in every machine.
     Machine(Bug),
+    /// A fault in every registry.
+    Registry(RegistryBug),
     /// A validator that restarts has lost its whole log of the current height.
     LogLost,
     /// A validator that restarts has lost the last records it had made durable.
@@ -215,7 +218,7 @@ impl Scenario {
         };
         match mutant {
             Mutant::TooManyByzantine => scenario.split_the_honest(),
-            Mutant::None | Mutant::Machine(_) => Unrest::stir(&mut scenario),
+            Mutant::None | Mutant::Machine(_) | Mutant::Registry(_) => Unrest::stir(&mut scenario),
             Mutant::LogLost | Mutant::TailLost => {}
         }
         scenario
