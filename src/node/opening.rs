@@ -17,6 +17,7 @@ use crate::node::host::{ChainHost, WriteQueue};
 use crate::node::hub::{Hub, Phase};
 use crate::node::instance::{self, Instance, Since};
 use crate::node::journal::{Journal, JournalError};
+use crate::node::route::check_stored;
 use crate::node::settings;
 use crate::node::start::NodeError;
 use crate::node::traces::{self, Judgement, Traces};
@@ -77,6 +78,7 @@ pub fn open(
         }
         _ => open_to_observe(config, store, floor)?,
     };
+    check_stored(&opened.store, config.sync.trusted_block)?;
     // The hub began with the committee of the genesis.
     hub.metrics.enter(opened.host.tip().next_committee);
     let height = opened.host.tip().height + 1;
@@ -181,7 +183,8 @@ impl Replayed {
         }
         let pool = Arc::new(Pool::new(settings::pool_limits(config)));
         let (mut host, writes) = ChainHost::with_writes(Arc::clone(&ledger), Arc::clone(&pool));
-        let mut machine = Machine::new(signer, settings::timing(config), &host, start);
+        let machine = Machine::new(signer, settings::timing(config), &host, start);
+        let mut machine = machine.trusting(config.sync.trusted_block);
         tracing::info!(records = recovered.records.len(), "replaying the vote log");
         let restored = machine.restore(&mut host, recovered.records);
         restored.map_err(|source| NodeError::Restore { journal: directory.to_owned(), source })?;

@@ -27,6 +27,7 @@ use crate::node::opening::{Opened, open};
 use crate::node::outlet::{BLOCKS_WAITING_MAX, Outlet};
 use crate::node::prover::Prover;
 use crate::node::pull::{EVENTS_WAITING_MAX as PULLS_WAITING_MAX, Puller};
+use crate::node::route::TrustError;
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
 use crate::node::settings;
 use crate::node::snapshots;
@@ -83,6 +84,8 @@ pub enum NodeError {
     Instance(#[from] InstanceError),
     #[error("{folder}: {source}; move the folder away", folder = journal.display())]
     Restore { journal: PathBuf, source: RestoreError },
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error(transparent)]
