@@ -79,6 +79,9 @@ impl Actor {
             // not have missed it: that it begins well is assumed.
             actor.disk.found();
         }
+        if address >= scenario.founders {
+            actor.disk.drawn_since_loss = Some(Vec::new());
+        }
         if !scenario.starts_late(address) {
             actor.machine = Some(actor.fresh_machine(scenario, random));
         }

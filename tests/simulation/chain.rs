@@ -175,7 +175,7 @@ fn params(scenario: &Scenario) -> Params {
         base.jail_cap_percent = unrest.jail_cap;
         base.resume_interval_blocks = unrest.resume_interval;
         base.unbonding_ms = unrest.unbonding_ms;
-        base.trust_ms = base.trust_ms.min(unrest.unbonding_ms / 2);
+        base.trust_ms = base.trust_ms.min(unrest.unbonding_ms - 1);
     }
     if scenario.load == Load::Light {
         return base;

@@ -40,6 +40,7 @@ pub fn begin(disk: &mut Disk, random: &mut Random) -> Start {
         finding,
         floor: Ok(disk.floor),
         log: disk.log_from.checked_sub(1).map(|_| (disk.log_from, disk.newest())),
+        closed: None,
         stored: disk.blocks.len() as u64,
     };
     let judged = traces.judge();
@@ -57,6 +58,7 @@ pub fn begin(disk: &mut Disk, random: &mut Random) -> Start {
     drawn.drain(..drawn.len().saturating_sub(DRAWN_MAX - 1));
     let tried = drawn.clone();
     drawn.push(nonce);
+    disk.drawn_since_loss.iter_mut().for_each(|drawn| drawn.push(nonce));
     let whole = |last: Option<Nonce>| {
         let since = std::iter::once(last).chain(tried.iter().copied().map(Some)).collect();
         Start::Whole { since, nonce }
@@ -147,16 +149,20 @@ impl World {
                 coverage.lost_logs += 1;
                 disk.cut(0);
                 disk.log_from = 0;
+                disk.drawn_since_loss = Some(Vec::new());
             }
             Loss::Directory => {
                 coverage.lost_directories += 1;
-                *disk = Disk::default();
+                *disk = Disk { drawn_since_loss: Some(Vec::new()), ..Disk::default() };
             }
             Loss::Backup | Loss::Snapshot => {
                 let Some(backup) = self.backups.get(&actor) else { return };
                 coverage.backups_restored += u64::from(loss == Loss::Backup);
                 coverage.snapshots_restored += u64::from(loss == Loss::Snapshot);
                 *disk = backup.clone();
+                if loss == Loss::Backup {
+                    disk.drawn_since_loss = Some(Vec::new());
+                }
                 if let Some(instance) = &mut disk.instance {
                     instance.moved |= loss == Loss::Backup;
                 }
@@ -171,6 +177,7 @@ impl World {
             instance.moved = true;
         }
         disk.cut(self.actors[from].disk.durable);
+        disk.drawn_since_loss = Some(Vec::new());
         self.actors[to].disk = disk;
         self.oracle.coverage.copied_directories += 1;
         self.trace.note(self.at_us, 14, || {
@@ -191,7 +198,8 @@ impl World {
         let state = &mut self.actors[actor];
         let blocks = if keeps_blocks { std::mem::take(&mut state.disk.blocks) } else { Vec::new() };
         state.key = key;
-        state.disk = Disk { stored: blocks.len(), blocks, ..Disk::default() };
+        let drawn_since_loss = Some(Vec::new());
+        state.disk = Disk { stored: blocks.len(), blocks, drawn_since_loss, ..Disk::default() };
     }
 
     /// The process is stopped for long.

@@ -4,6 +4,7 @@
 use crate::custody::Instance;
 use crate::oracle::Voters;
 use masternode::consensus::output::Record;
+use masternode::consensus::standing::Nonce;
 use masternode::node::instance::Since;
 use masternode::primitives::block::Block;
 use masternode::primitives::certificate::Qc;
@@ -36,6 +37,8 @@ pub struct Disk {
     pub instance: Option<Instance>,
     /// The sign floor.
     pub floor: Option<u64>,
+    /// On no disk, for the check: the numbers drawn since the log was lost, if it was.
+    pub drawn_since_loss: Option<Vec<Nonce>>,
 }
 
 /// What can be looked up in a log.

@@ -270,10 +270,7 @@ impl World {
             }
             Output::Halt { reason } if honest => broken("halt", format!("{address} stops: {reason}")),
             Output::Notice(notice) if honest => self.notice(actor, &notice),
-            Output::Sign { since, next } if honest => {
-                self.begins_to_sign(actor, since, next);
-                Ok(())
-            }
+            Output::Sign { since, next } if honest => self.begins_to_sign(actor, since, next),
             _ => Ok(()),
         }
     }

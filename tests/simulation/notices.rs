@@ -57,14 +57,24 @@ impl World {
     }
 
     /// From now on the machine signs; its directory says so before anything is signed.
-    pub fn begins_to_sign(&mut self, actor: usize, since: Option<Nonce>, next: Nonce) {
+    ///
+    /// Protocol §10: after a loss only if a block holds a number drawn since.
+    pub fn begins_to_sign(&mut self, actor: usize, since: Option<Nonce>, next: Nonce) -> Result<(), Broken> {
         let state = &mut self.actors[actor];
+        if let Some(drawn) = state.disk.drawn_since_loss.as_mut().filter(|_| self.scenario.unrest.is_some()) {
+            if since.is_none_or(|since| !drawn.contains(&since)) {
+                let what = format!("{} signs since {since:?}, its log was lost since", state.address);
+                return broken("custody", what);
+            }
+            drawn.push(next);
+        }
         if since.is_some() {
             state.disk.floor = Some(state.disk.newest());
         }
         let since = since.map_or(Since::Registration, Since::Resume);
         state.disk.instance = Some(Instance { since, drawn: vec![next], moved: false });
         state.signs_since = state.machine.as_ref().map(|machine| machine.era().height);
+        Ok(())
     }
 
     /// A validator with a whole log that nobody else signs for has no reason to ask to be let back.
