@@ -58,7 +58,7 @@ fn killed_at_any_operation_also_during_recovery_it_finds_all_it_said_was_durable
         if done % 100 == 99 {
             run = Run::new();
         }
-        let wants_recovery = in_recovery < in_recovery_least && random.below(4) == 0;
+        let wants_recovery = in_recovery < in_recovery_least && random.below(2) == 0;
         let after = if wants_recovery { random.below(start_operations) } else { random.below(700) };
         run.control.kill_after(1 + after, random.below(257));
         // A third is killed from outside, at no operation in particular.
