@@ -8,6 +8,7 @@ use masternode::primitives::keys::SecretKey;
 use masternode::primitives::message::{Message, PeerId};
 use masternode::primitives::vote::Step;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
@@ -18,8 +19,11 @@ type Place = (EraTag, u16, u8, u32);
 #[derive(Default)]
 struct Seen {
     signed: BTreeMap<Place, Hash>,
+    /// Where each peer is. A process has one socket for all it sends, while its id changes when it
+    /// reconnects after another one with its key has gone.
+    addresses: BTreeMap<PeerId, SocketAddr>,
     /// Who signed with a key in an era.
-    authors: BTreeMap<(EraTag, u16), PeerId>,
+    authors: BTreeMap<(EraTag, u16), SocketAddr>,
     faults: Vec<String>,
 }
 
@@ -29,9 +33,12 @@ impl Seen {
         if self.signed.insert(place, digest).is_some_and(|before| before != digest) {
             self.faults.push(format!("voter {voter} signed two messages {kind}/{number} of {era}"));
         }
+        let from = self.addresses.get(&from).copied().expect("nobody speaks before it is up");
         let author = *self.authors.entry((era, voter)).or_insert(from);
         if author != from {
-            self.faults.push(format!("two processes signed as voter {voter} in {era}: {author} and {from}"));
+            self.faults.push(format!(
+                "two processes signed as voter {voter} in {era}: at {author}, and {kind}/{number} at {from}"
+            ));
         }
     }
 
@@ -87,8 +94,11 @@ impl Recorder {
         runtime.spawn(async move {
             let _connected = network;
             while let Some(event) = events.recv().await {
-                if let NetworkEvent::Message { peer, message } = event {
-                    shared.lock().unwrap().on_message(peer, &message, &committee);
+                let mut seen = shared.lock().unwrap();
+                match event {
+                    NetworkEvent::Up { peer, address, .. } => drop(seen.addresses.insert(peer, address)),
+                    NetworkEvent::Message { peer, message } => seen.on_message(peer, &message, &committee),
+                    NetworkEvent::Down { .. } | NetworkEvent::Refused { .. } => {}
                 }
             }
         });

@@ -450,3 +450,20 @@ fn an_index_that_was_being_written_when_the_process_died_is_put_aside() {
     same_state(&open(dir.path(), &genesis).unwrap().load().unwrap(), &ledger);
     assert_eq!(std::fs::read(dir.path().join(UNFINISHED_NAME)).unwrap(), b"half");
 }
+
+#[test]
+fn a_view_is_of_one_block_while_others_are_stored() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(3));
+    let store = Arc::new(open(dir.path(), &genesis).unwrap());
+    let ledger = store.load().unwrap();
+    std::thread::scope(|scope| {
+        // Each block changes who was present, so each rewrites the masternodes.
+        let writer = scope.spawn(|| (0..60).for_each(|_| store.commit(&write_of(&ledger, vec![])).unwrap()));
+        while !writer.is_finished() {
+            let view = store.view().unwrap();
+            assert_eq!(view.registry.root(), view.header.registry_root);
+            assert_eq!(view.outputs.height(), view.header.height);
+        }
+    });
+    assert_eq!(store.view().unwrap().header.height, 60);
+}

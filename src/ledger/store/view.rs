@@ -3,6 +3,7 @@
 
 use crate::ledger::registry::Registry;
 use crate::ledger::store::Store;
+use crate::ledger::store::WRITING;
 use crate::ledger::store::folder::StoreError;
 use crate::ledger::store::records::{committee_key, parse_committee_key, unseal};
 use crate::ledger::store::scan::Scan;
@@ -10,9 +11,6 @@ use crate::primitives::block::Header;
 use crate::primitives::committee::{Committee, Member};
 use std::ops::Bound;
 use std::sync::Arc;
-
-/// How often the registry is read again because a block was stored meanwhile.
-const TRIES: usize = 64;
 
 /// The state after one block, while others are stored. Keeps the database open.
 #[derive(Debug)]
@@ -28,29 +26,23 @@ pub struct View {
 }
 
 impl Store {
-    /// The state after the last stored block.
+    /// The state after the last stored block. While the masternodes are read no block is stored: they are
+    /// rewritten with each, and between the writing of a block and its sync those of the next one are there
+    /// already. Cost: reads the masternodes, the outputs later.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn view(self: &Arc<Self>) -> Result<View, StoreError> {
-        for _ in 0..TRIES {
-            let outputs = self.scan()?;
-            let height = outputs.height();
-            let missing = || StoreError::corrupt(self.dir(), format!("block {height} is not there"));
-            let header = self.header(height)?.ok_or_else(missing)?;
-            // Rewritten with each block, so it may be that of a later one, or of two in parts.
-            if let Ok((registry, committee)) = self.registry()
-                && registry.root() == header.registry_root
-                && committee.root() == header.committee_root
-            {
-                return Ok(View { header, registry, committee, outputs });
-            }
-            if self.height() == height {
-                return Err(StoreError::corrupt(self.dir(), "the registry is not that of the last block"));
-            }
+        let _no_block_meanwhile = WRITING.lock();
+        let outputs = self.scan()?;
+        let height = outputs.height();
+        let missing = || StoreError::corrupt(self.dir(), format!("block {height} is not there"));
+        let header = self.header(height)?.ok_or_else(missing)?;
+        let (registry, committee) = self.registry()?;
+        if registry.root() != header.registry_root || committee.root() != header.committee_root {
+            return Err(StoreError::corrupt(self.dir(), "the registry is not that of the last block"));
         }
-        let reason = "blocks came in faster than the masternodes could be read".to_owned();
-        Err(StoreError::Unavailable { file: self.dir().to_owned(), reason })
+        Ok(View { header, registry, committee, outputs })
     }
 
     /// Transactions in all blocks up to a height; `None` above the stored height.
