@@ -9,6 +9,7 @@ pub mod reading;
 
 use crate::primitives::chain::NetworkKind;
 use crate::primitives::keys::PublicKey;
+use crate::primitives::trusted::TrustedHeader;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -33,6 +34,8 @@ pub struct Config {
     pub genesis: PathBuf,
     /// Connections to other nodes.
     pub p2p: P2pConfig,
+    /// Catching up with the others.
+    pub sync: SyncConfig,
     /// Local timers of the protocol (§6); any positive value is safe.
     pub consensus: TimerConfig,
     /// Bounds of the transaction pool; local policy, never consensus.
@@ -66,6 +69,15 @@ pub struct P2pConfig {
     pub latency_ms: u64,
     /// Time between two pings of a peer, in seconds.
     pub ping_interval_s: u64,
+}
+
+/// `[sync]`: catching up with the others, protocol §7.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncConfig {
+    /// A block of the chain that the operator vouches for; `None` where nobody has to.
+    #[serde(with = "empty_is_none")]
+    pub trusted_block: Option<TrustedHeader>,
 }
 
 /// `[consensus]`: timers in milliseconds, protocol §6.
@@ -230,6 +242,7 @@ impl Config {
                 latency_ms: 0,
                 ping_interval_s: 5,
             },
+            sync: SyncConfig { trusted_block: None },
             consensus: TimerConfig::defaults(network),
             pool: PoolConfig {
                 transactions_max: 100_000,

@@ -90,6 +90,7 @@ fn wrong_usage_is_status_2_and_a_slip_gets_a_suggestion() {
         &["run", "--network", "moonnet"][..],
         &["run", "--color", "blue"],
         &["run", "--log-level", "masternode=loud"],
+        &["run", "--trusted-block", "42"],
         &["devnet", "--nodes", "2"],
         &["devnet", "--nodes", "17"],
         &["devnet", "--json"],

@@ -6,11 +6,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use masternode::config::ColorChoice;
 use masternode::config::reading;
-use masternode::light::bundle::TrustedHeader;
 use masternode::primitives::amount::Amount;
 use masternode::primitives::chain::NetworkKind;
 use masternode::primitives::hash::Txid;
 use masternode::primitives::tier::Tier;
+use masternode::primitives::trusted::TrustedHeader;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -80,6 +80,9 @@ pub struct RunArgs {
     pub node: NodeArgs,
     #[command(flatten)]
     pub screen: ScreenArgs,
+    /// Block you trust, learned from another operator: for a node that is new or was away for long
+    #[arg(long, value_name = "HEIGHT:ID")]
+    pub trusted_block: Option<TrustedHeader>,
     /// Log levels by module, as in info,masternode::network=debug
     #[arg(long, value_name = "FILTER", value_parser = log_filter)]
     pub log_level: Option<String>,

@@ -110,6 +110,7 @@ impl Assembler {
                 NodeState::Signing
                     | NodeState::NotSigning { .. }
                     | NodeState::Observing
+                    | NodeState::NeedsTrustedBlock { .. }
                     | NodeState::Syncing { .. }
             )
         {
@@ -164,6 +165,9 @@ impl Assembler {
             (_, Some(machine)) => machine,
         };
         let view = &machine.view;
+        if let Some(untrusted) = &view.untrusted {
+            return NodeState::NeedsTrustedBlock { reason: CleanText::new(&untrusted.explanation()) };
+        }
         let ahead = view.best_height.saturating_sub(view.height);
         let behind_since_us = match ahead {
             0 => {
@@ -395,6 +399,9 @@ fn conditions(snapshot: &Snapshot, skew_ms: u64) -> Vec<(&'static str, AlertLeve
     }
     if let NodeState::NotSigning { reason, .. } = &snapshot.state {
         found.push(("standing", AlertLevel::Critical, format!("{}; {reason}", snapshot.state.label())));
+    }
+    if let NodeState::NeedsTrustedBlock { reason } = &snapshot.state {
+        found.push(("trust", AlertLevel::Critical, format!("{}: {reason}", snapshot.state.label())));
     }
     if let Some(text) = stalled(snapshot) {
         found.push(("stalled", AlertLevel::Warning, text));

@@ -3,13 +3,18 @@
 //! A block is served from memory until the store has it, then from the store. Each peer may have a few
 //! requests waiting; what is beyond it is dropped, and the peer asks again or asks another.
 
+use crate::consensus::trust::HEADERS_MAX;
 use crate::ledger::apply::BlockWrite;
 use crate::ledger::store::Store;
 use crate::network::Network;
 use crate::network::router::Recipients;
 use crate::node::halt::Halt;
+<<<<<<< HEAD
 use crate::node::snapshots::maker::Clerk;
 use crate::primitives::block::{Block, Outline};
+=======
+use crate::primitives::block::{Block, Header, Outline};
+>>>>>>> f2e918a
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::Txid;
 use crate::primitives::message::{Message, PeerId};
@@ -158,8 +163,23 @@ impl BlockServer {
                 let transactions = self.bodies(*height, *from)?;
                 Some(Message::BlockBodies { height: *height, from: *from, transactions })
             }
+            Message::GetHeaders { last, count } => Some(Message::Headers(self.headers(*last, *count))),
             _ => None,
         }
+    }
+
+    /// Headers up to `last`, ascending: none when one of them is not here.
+    fn headers(&self, last: u64, count: u16) -> Vec<Header> {
+        let count = u64::from(count.min(HEADERS_MAX));
+        let header = |height: u64| match self.recent.find(height) {
+            Some((block, _)) => Some(block.header.clone()),
+            None => self.store.header(height).unwrap_or_else(|error| {
+                tracing::error!(height, %error, "a stored header cannot be read");
+                None
+            }),
+        };
+        let first = last.saturating_sub(count.saturating_sub(1)).max(1);
+        (first..=last).map(header).collect::<Option<_>>().unwrap_or_default()
     }
 
     fn outline(&self, height: u64) -> Option<(Outline, Qc)> {

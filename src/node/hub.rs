@@ -390,7 +390,8 @@ impl Hub {
                 | Output::Sign { .. }
                 | Output::Send { .. }
                 | Output::Replay(_)
-                | Output::PullBlock { .. } => {}
+                | Output::PullBlock { .. }
+                | Output::PullRoute { .. } => {}
             }
         }
         self.observe_finals(now, final_height, finals);

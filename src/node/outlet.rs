@@ -3,6 +3,7 @@
 
 use crate::consensus::output::{Notice, Output, Target};
 use crate::consensus::standing::Standing;
+use crate::consensus::trust::Route;
 use crate::ledger::apply::BlockWrite;
 use crate::network::Network;
 use crate::network::router::Recipients;
@@ -98,6 +99,11 @@ impl Sink for Outlet {
             // Asked for again while the node is behind, so a full queue loses nothing.
             Output::PullBlock { peer, height } => {
                 let _repeated = self.pulls.try_send(PullEvent::Wanted { peer: *peer, height: *height });
+            }
+            Output::PullRoute { peer, tip, trusted, oldest_ms } => {
+                let wanted = Route::new(*tip, *trusted, *oldest_ms);
+                let wanted = wanted.map(|route| PullEvent::Route { peer: *peer, route });
+                let _repeated = wanted.map(|wanted| self.pulls.try_send(wanted));
             }
             Output::Committed { block, qc, .. } => {
                 let height = block.header.height;

@@ -100,7 +100,9 @@ impl Router {
     async fn on_message(&self, seen: &mut Seen, peer: PeerId, message: Message) {
         match message {
             Message::Transaction(transaction) => self.on_transaction(seen, peer, transaction),
-            request @ (Message::GetBlock { .. } | Message::GetBlockBodies { .. }) => {
+            request @ (Message::GetBlock { .. }
+            | Message::GetBlockBodies { .. }
+            | Message::GetHeaders { .. }) => {
                 self.server.ask(peer, request);
             }
             // What does not fit is asked for again.
@@ -112,6 +114,9 @@ impl Router {
                 let _again = self.pulls.try_send(event);
             }
             request if Desk::is_request(&request) => self.snapshots.ask(peer, request),
+            Message::Headers(headers) => {
+                let _again = self.pulls.try_send(PullEvent::Headers { peer, headers });
+            }
             message => self.urgent(peer, Work::Message { from: peer, message }).await,
         }
     }

@@ -30,6 +30,7 @@ use crate::node::lanes::Lanes;
 use crate::node::outlet::{BLOCKS_WAITING_MAX, Outlet};
 use crate::node::prover::Prover;
 use crate::node::pull::{EVENTS_WAITING_MAX as PULLS_WAITING_MAX, Puller};
+use crate::node::route::{TrustError, check_stored};
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
 use crate::node::settings;
 use crate::node::snapshots;
@@ -92,6 +93,8 @@ pub enum NodeError {
     Instance(#[from] InstanceError),
     #[error("{folder}: {source}; move the folder away", folder = journal.display())]
     Restore { journal: PathBuf, source: RestoreError },
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error(transparent)]
@@ -235,6 +238,7 @@ fn open(
         }
         _ => open_to_observe(config, store, floor)?,
     };
+    check_stored(&opened.store, config.sync.trusted_block)?;
     // The hub began with the committee of the genesis.
     hub.metrics.enter(opened.host.tip().next_committee);
     let height = opened.host.tip().height + 1;
@@ -336,7 +340,8 @@ impl Replayed {
         }
         let pool = Arc::new(Pool::new(settings::pool_limits(config)));
         let (mut host, writes) = ChainHost::with_writes(Arc::clone(&ledger), Arc::clone(&pool));
-        let mut machine = Machine::new(signer, settings::timing(config), &host, start);
+        let machine = Machine::new(signer, settings::timing(config), &host, start);
+        let mut machine = machine.trusting(config.sync.trusted_block);
         tracing::info!(records = recovered.records.len(), "replaying the vote log");
         let restored = machine.restore(&mut host, recovered.records);
         restored.map_err(|source| NodeError::Restore { journal: directory.to_owned(), source })?;

@@ -39,6 +39,9 @@ impl Machine {
             // Decided here in the meantime, or asked for anew under the right committee.
             return;
         }
+        if !self.accepts_pulled(from, pulled.get().0.id()) {
+            return;
+        }
         let (block, qc) = pulled.into_inner();
         let block = Arc::new(block);
         self.examine_past_commit(block.last_commit.as_ref());
@@ -74,6 +77,9 @@ impl Machine {
     /// `commit(B, qc)`; whether the height ended.
     pub(super) fn commit(&mut self, host: &mut dyn Host, block: &Arc<Block>, qc: Qc) -> bool {
         let id = block.id();
+        if !self.may_adopt(id) {
+            return false;
+        }
         if let Some(Err(fault)) = self.candidate_verdict(host, id) {
             self.halt(format!(
                 "a quorum decided block {id} that this software finds invalid ({fault}): update, or compare the \
@@ -147,6 +153,7 @@ impl Machine {
         self.context = Arc::new(EraContext { planted: self.context.planted, ..next });
         let committee = &self.context.committee;
         self.me = self.signer.as_ref().and_then(|signer| committee.index_of(&signer.public()));
+        self.trust.end_height();
         self.peers.assign(committee);
         self.era = Era::new(committee, host.params(), self.now.monotonic_us, self.timing.era_us);
         self.checkpoint = Checkpoint::default();

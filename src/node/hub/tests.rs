@@ -108,6 +108,7 @@ fn view(height: u64, connected: [bool; 4]) -> View {
         best_height: height,
         peer_heights: Vec::new(),
         standing: Standing::Signing,
+        untrusted: None,
         halted: None,
     }
 }
