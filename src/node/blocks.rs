@@ -9,12 +9,8 @@ use crate::ledger::store::Store;
 use crate::network::Network;
 use crate::network::router::Recipients;
 use crate::node::halt::Halt;
-<<<<<<< HEAD
 use crate::node::snapshots::maker::Clerk;
-use crate::primitives::block::{Block, Outline};
-=======
 use crate::primitives::block::{Block, Header, Outline};
->>>>>>> f2e918a
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::Txid;
 use crate::primitives::message::{Message, PeerId};
