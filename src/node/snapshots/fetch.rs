@@ -294,32 +294,40 @@ impl Fetch<'_> {
             jobs.push_back(Job { part, brought: None });
         }
         let mut checking = Checking::new();
+        let outcome = self.fetch_all(incoming, &mut plan, &mut jobs, &mut checking).await;
+        // What is under way uses the folder.
+        while checking.join_next().await.is_some() {}
+        outcome
+    }
+
+    async fn fetch_all(
+        &mut self,
+        incoming: &Arc<Incoming>,
+        plan: &mut Plan,
+        jobs: &mut VecDeque<Job>,
+        checking: &mut Checking,
+    ) -> Result<(), Failed> {
         loop {
             while checking.len() < self.target.workers.max(1)
                 && let Some(job) = jobs.pop_front()
             {
-                check(&mut checking, Arc::clone(incoming), job);
+                check(checking, Arc::clone(incoming), job);
             }
-            self.tell(incoming.checked(), &plan);
+            self.tell(incoming.checked(), plan);
             if plan.is_complete() {
                 return Ok(());
             }
-            let failed = self.ask(incoming.checked().id(), &mut plan, &jobs, checking.is_empty());
-            if let Err(why) = failed {
-                // What is under way uses the folder.
-                while checking.join_next().await.is_some() {}
-                return Err(why);
-            }
+            self.ask(incoming.checked().id(), plan, jobs, checking.is_empty())?;
             let until_us = clock::monotonic_us().saturating_add(TICK_US);
             tokio::select! {
                 Some(done) = checking.join_next() => {
                     let (part, peer, result) = done.map_err(|error| {
                         Failed::Give(NoSnapshot::Local(failed_task(&error)))
                     })?;
-                    self.checked(&mut plan, part, peer, result)?;
+                    self.checked(plan, part, peer, result)?;
                 }
                 happened = self.peers.happen(until_us) => {
-                    self.on_happened(happened?, incoming.checked().id(), &mut plan, &mut jobs);
+                    self.on_happened(happened?, incoming.checked().id(), plan, jobs);
                 }
             }
         }
