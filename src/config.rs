@@ -140,6 +140,12 @@ pub struct PoolConfig {
 pub struct StorageConfig {
     /// Memory for the database's cache, in bytes.
     pub cache_bytes: u64,
+    /// Free bytes on the disk below which the operator is warned.
+    pub free_warn_bytes: u64,
+    /// Free bytes below which nothing is voted.
+    pub free_vote_bytes: u64,
+    /// Free bytes below which the node stops.
+    pub free_stop_bytes: u64,
     /// Snapshots of the state kept for nodes that begin; 0 for none.
     pub snapshots_kept: u32,
     /// Blocks between two snapshots.
@@ -265,6 +271,9 @@ impl Config {
             },
             storage: StorageConfig {
                 cache_bytes: if devnet { 16 * MIB } else { 128 * MIB },
+                free_warn_bytes: 5 << 30,
+                free_vote_bytes: 1 << 30,
+                free_stop_bytes: 256 * MIB,
                 snapshots_kept: 2,
                 snapshot_blocks: 1_000,
                 snapshot_bytes_max: 8192 * MIB,

@@ -10,6 +10,8 @@ pub mod light;
 
 pub mod telemetry;
 
+pub mod durable;
+
 pub mod config;
 
 pub mod ledger;

@@ -59,6 +59,9 @@ pub enum Input {
     Route { from: PeerId, route: Result<Route, RouteFault> },
     /// A connection passed the handshake; `vote_key` when the peer proved to hold one.
     PeerUp { peer: PeerId, vote_key: Option<PublicKey> },
+    /// The node wants nothing signed for this reason, or has none any more (`None`). Takes effect at once;
+    /// signing begins again as at a start, when a quorum was heard.
+    Hold { reason: Option<String> },
     /// A connection ended.
     PeerDown { peer: PeerId },
 }

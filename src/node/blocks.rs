@@ -6,10 +6,12 @@
 use crate::consensus::trust::HEADERS_MAX;
 use crate::ledger::apply::BlockWrite;
 use crate::ledger::store::Store;
+use crate::ledger::store::folder::StoreError;
 use crate::network::Network;
 use crate::network::router::Recipients;
 use crate::node::halt::Halt;
 use crate::node::snapshots::maker::Clerk;
+use crate::node::space::{Space, Writer};
 use crate::primitives::block::{Block, Header, Outline};
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::Txid;
@@ -59,14 +61,14 @@ impl RecentBlocks {
     }
 }
 
-/// The store thread: stores blocks in order until the effects are gone. After a failure nothing is
-/// stored any more; the vote log keeps those blocks for the next start.
+/// The store thread: stores blocks in order until the effects are gone. A full disk is waited out; after
+/// any other failure nothing is stored any more. The vote log keeps what is not stored.
 pub fn store_blocks(
     blocks: &Receiver<BlockWrite>,
     store: &Arc<Store>,
     durable: &AtomicU64,
     recent: &RecentBlocks,
-    halt: &Halt,
+    (halt, space): (&Halt, &Space),
     snapshots: &Clerk,
 ) {
     while let Ok(write) = blocks.recv() {
@@ -74,7 +76,7 @@ pub fn store_blocks(
             continue;
         }
         let height = write.diff.header.height;
-        match store.commit(&write) {
+        match commit(store, &write, space) {
             Ok(()) => {
                 durable.store(height, Ordering::Release);
                 recent.stored(height);
@@ -83,6 +85,20 @@ pub fn store_blocks(
             Err(error) => halt.set(format!("block {height} was not stored: {error}")),
         }
     }
+}
+
+fn commit(store: &Store, write: &BlockWrite, space: &Space) -> Result<(), StoreError> {
+    let mut result = store.commit(write);
+    while let Err(error) = &result
+        && error.is_full()
+        && space.wait(Writer::Store, error.to_string())
+    {
+        result = store.reopen().and_then(|()| store.commit(write));
+    }
+    if result.is_ok() {
+        space.found(Writer::Store);
+    }
+    result
 }
 
 /// Takes requests for decided blocks, few of each peer.

@@ -15,6 +15,7 @@ use crate::node::host::WriteQueue;
 use crate::node::hub::Hub;
 use crate::node::prover::FinalityClaims;
 use crate::node::pull::PullEvent;
+use crate::node::space::{Space, Writer};
 use crate::primitives::message::PeerId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +42,8 @@ pub struct Outlet {
     pub claims: Arc<FinalityClaims>,
     pub hub: Arc<Hub>,
     pub halt: Arc<Halt>,
+    /// Asked what to do on a full disk.
+    pub space: Arc<Space>,
 }
 
 impl Outlet {
@@ -67,7 +70,9 @@ impl Outlet {
 /// What an operator looks for in the log when the node does not sign; `event` does not change.
 fn log_notice(notice: &Notice) {
     match notice {
-        Notice::Standing(standing @ (Standing::Resuming { .. } | Standing::Displaced { .. })) => {
+        Notice::Standing(
+            standing @ (Standing::Held { .. } | Standing::Resuming { .. } | Standing::Displaced { .. }),
+        ) => {
             let (stage, reason) = standing.explanation().unwrap_or_default();
             tracing::warn!(event = "not-signing", %stage, %reason, "not signing");
         }
@@ -138,6 +143,14 @@ impl Sink for Outlet {
 
     fn durable_height(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
+    }
+
+    fn wait_for_space(&mut self, reason: String) -> bool {
+        self.space.wait(Writer::Log, reason)
+    }
+
+    fn has_space(&mut self) {
+        self.space.found(Writer::Log);
     }
 
     fn failed(&mut self, reason: String) {

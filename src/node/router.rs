@@ -122,10 +122,10 @@ impl Router {
                 let event = PullEvent::Bodies { peer, height, from, transactions };
                 let _again = self.pulls.try_send(event);
             }
-            request if Desk::is_request(&request) => self.snapshots.ask(peer, request),
             Message::Headers(headers) => {
                 let _again = self.pulls.try_send(PullEvent::Headers { peer, headers });
             }
+            request if Desk::is_request(&request) => self.snapshots.ask(peer, request),
             message => self.urgent(peer, Work::Message { from: peer, message }).await,
         }
     }

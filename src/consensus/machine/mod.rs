@@ -254,6 +254,7 @@ impl Machine {
                 self.offer_pending(host, peer);
                 self.notice_twin(peer, vote_key);
             }
+            Input::Hold { reason } => self.hold(host, reason),
             Input::PeerDown { peer } => {
                 self.peers.down(&peer, self.now.monotonic_us);
                 self.future.forget(&peer);

@@ -69,6 +69,8 @@ pub(super) struct KeyWatch {
     resume: Option<Transaction>,
     /// Own precommits for the block decided last; `None` when its log is gone.
     precommits: Option<OwnPrecommits>,
+    /// Why the node wants nothing signed just now.
+    held: Option<String>,
 }
 
 /// In which rounds the log of the era before holds an own precommit for its block.
@@ -107,6 +109,7 @@ impl KeyWatch {
             stage: Stage::Watching { height: 0 },
             resume: None,
             precommits: None,
+            held: None,
         }
     }
 
@@ -122,17 +125,35 @@ impl Machine {
         if self.signer.is_none() {
             return Standing::Observing;
         }
-        match &self.key_watch.post {
-            Post::Signing => Standing::Signing,
-            Post::Listening => Standing::Listening {
+        match (&self.key_watch.post, &self.key_watch.held) {
+            (Post::Signing, _) => Standing::Signing,
+            (Post::Listening, Some(reason)) => Standing::Held { reason: reason.clone() },
+            (Post::Listening, None) => Standing::Listening {
                 heard_weight: self.heard_weight(),
                 quorum_weight: self.context.committee.quorum(),
             },
-            Post::Resuming { reason } => {
+            (Post::Resuming { reason }, _) => {
                 Standing::Resuming { reason: reason.clone(), stage: self.key_watch.stage.clone() }
             }
-            Post::Displaced { height, block } => Standing::Displaced { height: *height, block: *block },
+            (Post::Displaced { height, block }, _) => Standing::Displaced { height: *height, block: *block },
         }
+    }
+
+    /// Stops signing, or lets it begin again. Locks and votes of the era stay what they are, as after a
+    /// restart.
+    pub(super) fn hold(&mut self, host: &mut dyn Host, reason: Option<String>) {
+        if self.signer.is_none() || self.key_watch.held == reason {
+            return;
+        }
+        self.key_watch.held = reason;
+        if self.key_watch.held.is_some() && self.key_watch.post == Post::Signing {
+            self.key_watch.post = Post::Listening;
+            self.key_watch.heard.clear();
+        }
+        if self.key_watch.post == Post::Listening {
+            self.notice_standing();
+        }
+        self.begin_if_heard(host);
     }
 
     /// Whether the node runs through the rounds: as a voter, or, without a vote, to show them. A member
@@ -226,7 +247,8 @@ impl Machine {
 
     /// Begins to sign when a quorum was heard.
     pub(super) fn begin_if_heard(&mut self, host: &mut dyn Host) {
-        let listens = self.key_watch.post == Post::Listening && self.halted.is_none() && self.me.is_some();
+        let held = self.halted.is_some() || self.key_watch.held.is_some();
+        let listens = self.key_watch.post == Post::Listening && !held && self.me.is_some();
         // A process with the same key and a log like this one's may be silent just now.
         let twin = self.signer.as_ref().is_some_and(|signer| self.peers.holds(&signer.public()));
         if listens

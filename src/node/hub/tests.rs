@@ -41,6 +41,7 @@ fn hub() -> Arc<Hub> {
         data_dir: PathBuf::from("/nonexistent/node1"),
         timing: Timing::of(NetworkKind::Devnet),
         params: Params::of(NetworkKind::Devnet),
+        space: crate::node::settings::space_limits(&crate::config::Config::defaults(NetworkKind::Devnet)),
     };
     Hub::new(identity, committee(), at(0))
 }
