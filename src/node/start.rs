@@ -41,6 +41,7 @@ use crate::primitives::clean::CleanText;
 use crate::primitives::keys::SecretKey;
 use crate::rpc::control::{ControlError, ControlServer};
 use arc_swap::ArcSwap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,11 +5,12 @@
 //! first block such a database holds whole is the one after the state. Absent: any check of the state; the
 //! caller has made it, and [`Store::load`](crate::ledger::store::Store::load) recounts.
 
+use crate::durable::sync_folder;
 use crate::ledger::apply::State;
 use crate::ledger::store::batches::Batches;
 use crate::ledger::store::containment::contain_panics;
 use crate::ledger::store::failure::{Failure, guarded};
-use crate::ledger::store::folder::{StoreError, sync_blobs, sync_folder, write_marker};
+use crate::ledger::store::folder::{StoreError, sync_blobs, write_marker};
 use crate::ledger::store::records::{FIRST_KEY, FORMAT, outpoint_key, seal, utxo_value};
 use crate::ledger::store::{CHAIN_KEY, StoreOptions, Trees, open_unlocked};
 use crate::primitives::encoding::encode;
@@ -73,7 +74,7 @@ impl Import {
             drop(trees);
             Ok(())
         })?;
-        sync_folder(&dir)?;
+        sync_folder(&dir).map_err(|error| StoreError::io(&error.path, &error.source))?;
         write_marker(&dir, state.chain)
     }
 }
@@ -167,7 +168,7 @@ mod tests {
             let import = Import::begin(dir.path(), OPTIONS).unwrap();
             let mut all = outputs(&ledger);
             if change < 0 {
-                drop(all.pop())
+                all.truncate(all.len() - 1);
             } else {
                 all.push(extra)
             }

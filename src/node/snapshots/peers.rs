@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 /// Most peers that are remembered as useless, and manifests as discarded.
 const REMEMBERED_MAX: usize = 4096;
 
+/// How long a peer may take to say what it keeps before nobody waits for it.
+const OFFER_MAX_US: u64 = 3_000_000;
+
 /// What fetching needs of the network.
 pub trait Wire: Send + Sync {
     /// Sends a message to one peer.
@@ -58,6 +61,8 @@ pub struct Stopping;
 struct Peer {
     up: NetworkEvent,
     height: u64,
+    /// When it was asked what it keeps.
+    asked_us: u64,
     /// `None` until it has answered.
     offers: Option<Vec<SnapshotOffer>>,
 }
@@ -121,8 +126,9 @@ impl Peers {
     fn take(&mut self, event: NetworkEvent) -> Option<Happened> {
         match event {
             NetworkEvent::Up { peer, height, .. } => {
-                self.connected.insert(peer, Peer { up: event, height, offers: None });
-                self.changed_us = clock::monotonic_us();
+                let asked_us = clock::monotonic_us();
+                self.connected.insert(peer, Peer { up: event, height, asked_us, offers: None });
+                self.changed_us = asked_us;
                 self.wire.send(peer, &Message::GetSnapshots);
                 Some(Happened::Joined)
             }
@@ -171,16 +177,22 @@ impl Peers {
     pub fn ask_again(&mut self) {
         for (peer, connected) in &mut self.connected {
             connected.offers = None;
+            connected.asked_us = clock::monotonic_us();
             self.wire.send(*peer, &Message::GetSnapshots);
         }
         self.changed_us = clock::monotonic_us();
     }
 
-    /// Whether every peer has said what it keeps, none came within `quiet_us`, and there is one.
+    /// Whether there are peers, none came within `quiet_us`, and each has said what it keeps, or was asked
+    /// [`OFFER_MAX_US`] ago.
     #[must_use]
     pub fn all_have_answered(&self, quiet_us: u64) -> bool {
-        let quiet = clock::monotonic_us().saturating_sub(self.changed_us) >= quiet_us;
-        let answered = |peer: (&PeerId, &Peer)| peer.1.offers.is_some() || self.useless.contains(peer.0);
+        let now_us = clock::monotonic_us();
+        let quiet = now_us.saturating_sub(self.changed_us) >= quiet_us;
+        let answered = |(id, peer): (&PeerId, &Peer)| {
+            let late = now_us.saturating_sub(peer.asked_us) >= OFFER_MAX_US;
+            peer.offers.is_some() || late || self.useless.contains(id)
+        };
         quiet && !self.connected.is_empty() && self.connected.iter().all(answered)
     }
 
