@@ -13,12 +13,14 @@ pub mod containment;
 mod failure;
 pub mod folder;
 pub mod import;
+pub mod install;
 mod loading;
 mod reading;
 mod records;
 pub mod scan;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
 use crate::durable::sync_folder;
 use crate::ledger::apply::BlockWrite;

@@ -1,5 +1,6 @@
 //! The node: everything of the library wired into a running masternode.
 
+pub mod archivist;
 pub mod assemble;
 pub mod blocks;
 pub mod clock;
@@ -22,6 +23,7 @@ mod opening;
 pub mod outlet;
 pub mod prover;
 pub mod pull;
+pub mod restored;
 pub mod route;
 mod router;
 pub mod settings;

@@ -12,6 +12,7 @@ use crate::ledger::genesis::Genesis;
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
 use crate::network::{Identity as NetworkIdentity, Network, NetworkError};
+use crate::node::archivist::Archivist;
 use crate::node::blocks::{BlockServer, RecentBlocks, store_blocks};
 use crate::node::data_dir::{self, DataDirError, DirLock};
 use crate::node::effects;
@@ -162,7 +163,7 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
             let network_options = settings::network_options(&options.config);
             let network =
                 Network::start(network_options, identity(&options), Arc::clone(&height), events).await?;
-            Joined { network, received, early: Vec::new(), height }
+            Joined { network: Arc::new(network), received, early: Vec::new(), height }
         }
     };
     joined.height.store(opened.ledger.tip().header.height, Ordering::Release);
@@ -264,17 +265,13 @@ struct Running {
 fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<NodeHandle, NodeError> {
     let Parts { opened, joined, hub, stopper, lock } = parts;
     let Joined { network, received, early, height } = joined;
-    let network = Arc::new(network);
     let Opened { store, ledger, pool, host, writes, machine, mut log, .. } = opened;
     let store = Arc::new(store);
     let (tasks, pictures) = (TaskTracker::new(), CancellationToken::new());
-    let halt = Halt::new(Arc::clone(&hub));
-    let era = Arc::new(ArcSwap::new(machine.era()));
-    let durable = Arc::new(AtomicU64::new(store.height()));
+    let (halt, on_fault) = (Halt::new(Arc::clone(&hub)), on_fault(&network));
+    let (era, durable) = (Arc::new(ArcSwap::new(machine.era())), Arc::new(AtomicU64::new(store.height())));
     let (recent, verifier) = (Arc::new(RecentBlocks::default()), Verifier::new());
     let inbox = Arc::new(Lanes::new(URGENT_WAITING_MAX, BULK_WAITING_MAX));
-    let on_fault = on_fault(&network);
-
     let prover = Arc::new(Prover::new(&ledger, &pool, &recent, &store));
     let snapshots = snapshots::serve(&options.config, &stopper, &prover, &network)?;
     let space = Space::new(options.config.data_dir.clone(), hub.identity.space, Arc::clone(&inbox));
@@ -360,14 +357,14 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         network_id: network.own(),
         data_dir: options.config.data_dir.clone(),
         prover,
+        archivist: Archivist::new(&store, &options.genesis),
         finished: exit,
     }));
     let stop = stopper.ordered().clone();
     spawn(&stopper, &tasks, "router", async move {
         let _stopped = stop.run_until_cancelled(router.run()).await;
     });
-    let backend = Arc::new(handle.clone());
-    spawn(&stopper, &tasks, "control", control.serve(backend, stopper.ordered().clone()));
+    spawn(&stopper, &tasks, "control", control.serve(Arc::new(handle.clone()), stopper.ordered().clone()));
     spawn(&stopper, &tasks, "watch", watch::states(Arc::clone(&hub), stopper.ordered().clone()));
     spawn(&stopper, &tasks, "space", Arc::clone(&space).watch(stopper.clone()));
     tokio::spawn(Arc::clone(&hub).keep_fresh(clock::now, pictures.clone()).in_current_span());
