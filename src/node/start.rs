@@ -357,7 +357,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         network_id: network.own(),
         data_dir: options.config.data_dir.clone(),
         prover,
-        archivist: Archivist::new(&store, &options.genesis),
+        archivist: Archivist::new(&store, &options.genesis, &stopper),
         finished: exit,
     }));
     let stop = stopper.ordered().clone();
