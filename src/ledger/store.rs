@@ -12,6 +12,7 @@ mod batches;
 pub mod containment;
 mod failure;
 pub mod folder;
+pub mod import;
 pub mod install;
 mod loading;
 mod reading;
