@@ -27,6 +27,7 @@ use crate::node::lanes::Lanes;
 use crate::node::opening::{Opened, open};
 use crate::node::outlet::{BLOCKS_WAITING_MAX, Outlet};
 use crate::node::prover::Prover;
+use crate::node::pruner;
 use crate::node::pull::{EVENTS_WAITING_MAX as PULLS_WAITING_MAX, Puller};
 use crate::node::route::TrustError;
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
@@ -267,7 +268,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let Joined { network, received, early, height } = joined;
     let network = Arc::new(network);
     let Opened { store, ledger, pool, host, writes, machine, mut log, .. } = opened;
-    let store = Arc::new(store);
+    let store = pruner::start(Arc::new(store), options.config.storage.prune_blocks, &stopper)?;
     let (tasks, pictures) = (TaskTracker::new(), CancellationToken::new());
     let halt = Halt::new(Arc::clone(&hub));
     let era = Arc::new(ArcSwap::new(machine.era()));
