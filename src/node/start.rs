@@ -8,6 +8,7 @@
 use crate::config::Config;
 use crate::consensus::machine::RestoreError;
 use crate::consensus::verify::EraContext;
+use crate::ledger::Ledger;
 use crate::ledger::genesis::Genesis;
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
@@ -39,6 +40,7 @@ use crate::node::space::Space;
 use crate::node::tasks::{Ended, Exit, Stopper, spawn, thread};
 use crate::node::verify::{Arrival, OnFault, Verifier, Worker};
 use crate::node::{clock, watch};
+use crate::pool::Pool;
 use crate::primitives::clean::CleanText;
 use crate::primitives::keys::SecretKey;
 use crate::rpc::control::{ControlError, ControlServer};
@@ -316,14 +318,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         hub: Arc::clone(&hub),
         halt: Arc::clone(&halt),
     };
-    let sources = NodeSources {
-        ledger: Arc::clone(&ledger),
-        pool: Arc::clone(&pool),
-        network: Arc::downgrade(&network),
-        inbound_max: u64::from(options.config.p2p.inbound_max),
-        durable: Arc::clone(&durable),
-    };
-    hub.attach(Arc::new(sources));
+    attach_sources(options, &hub, (&ledger, &pool), &network, &durable);
     hub.enter(Phase::Running);
     let sync_times = Arc::clone(&hub);
     let (writer, room, clerk) = (Arc::clone(&store), Arc::clone(&space), snapshots.clerk);
@@ -390,6 +385,23 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     };
     tokio::spawn(running.until_stopped().in_current_span());
     Ok(handle)
+}
+
+/// What pictures of the node are made of.
+fn attach_sources(
+    options: &NodeOptions,
+    hub: &Arc<Hub>,
+    (ledger, pool): (&Arc<Ledger>, &Arc<Pool>),
+    network: &Arc<Network>,
+    durable: &Arc<AtomicU64>,
+) {
+    hub.attach(Arc::new(NodeSources {
+        ledger: Arc::clone(ledger),
+        pool: Arc::clone(pool),
+        network: Arc::downgrade(network),
+        inbound_max: u64::from(options.config.p2p.inbound_max),
+        durable: Arc::clone(durable),
+    }));
 }
 
 /// The threads that check signatures.
