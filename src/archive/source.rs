@@ -86,7 +86,7 @@ impl Source {
         let first = self.store()?.first_header()?;
         let from = wish.from.max(first);
         // The chain has no blocks yet.
-        let empty = to == 0;
+        let empty = from == 1 && to == 0;
         if to > stored || (from > to && !empty) {
             let reason = format!("blocks {from} to {to} were asked for, this node has {first} to {stored}");
             return Err(ArchiveError::Range { reason });

@@ -166,7 +166,7 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
             let network_options = settings::network_options(&options.config);
             let network =
                 Network::start(network_options, identity(&options), Arc::clone(&height), events).await?;
-            Joined { network, received, early: Vec::new(), height }
+            Joined { network: Arc::new(network), received, early: Vec::new(), height }
         }
     };
     joined.height.store(opened.ledger.tip().header.height, Ordering::Release);
@@ -268,17 +268,13 @@ struct Running {
 fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<NodeHandle, NodeError> {
     let Parts { opened, joined, hub, stopper, lock } = parts;
     let Joined { network, received, early, height } = joined;
-    let network = Arc::new(network);
     let Opened { store, ledger, pool, host, writes, machine, mut log, .. } = opened;
     let store = pruner::start(Arc::new(store), options.config.storage.prune_blocks, &stopper)?;
     let (tasks, pictures) = (TaskTracker::new(), CancellationToken::new());
-    let halt = Halt::new(Arc::clone(&hub));
-    let era = Arc::new(ArcSwap::new(machine.era()));
-    let durable = Arc::new(AtomicU64::new(store.height()));
+    let (halt, on_fault) = (Halt::new(Arc::clone(&hub)), on_fault(&network));
+    let (era, durable) = (Arc::new(ArcSwap::new(machine.era())), Arc::new(AtomicU64::new(store.height())));
     let (recent, verifier) = (Arc::new(RecentBlocks::default()), Verifier::new());
     let inbox = Arc::new(Lanes::new(URGENT_WAITING_MAX, BULK_WAITING_MAX));
-    let on_fault = on_fault(&network);
-
     let prover = Arc::new(Prover::new(&ledger, &pool, &recent, &store));
     let snapshots = snapshots::serve(&options.config, &stopper, &prover, &network)?;
     let space = Space::new(options.config.data_dir.clone(), hub.identity.space, Arc::clone(&inbox));

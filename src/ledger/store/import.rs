@@ -170,7 +170,7 @@ mod tests {
             if change < 0 {
                 all.truncate(all.len() - 1);
             } else {
-                all.push(extra)
+                all.push(extra);
             }
             import.add(all.into_iter()).unwrap();
             import.finish(&ledger.tip()).unwrap();

@@ -38,7 +38,7 @@ const CACHE_BYTES: u64 = 256 << 20;
 
 /// A network that was joined before the database was opened.
 pub struct Joined {
-    pub network: Network,
+    pub network: Arc<Network>,
     pub received: mpsc::Receiver<NetworkEvent>,
     /// What was received of it already.
     pub early: Vec<NetworkEvent>,
@@ -156,9 +156,6 @@ pub async fn join(
         Err(why) => tracing::warn!(event = "no-snapshot", %why, "going on with blocks"),
     }
     let (received, early) = peers.into_events();
-    let network = Arc::into_inner(network).ok_or_else(|| {
-        NodeError::Internal("the network is in use after the snapshot was taken".to_owned())
-    })?;
     Ok(Joined { network, received, early, height })
 }
 

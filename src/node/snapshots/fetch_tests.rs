@@ -36,6 +36,9 @@ fn peer(seed: u8) -> PeerId {
 /// What a peer makes of the answer an honest one would give; `None` keeps silent.
 type Twist = Box<dyn Fn(&Message, Option<Message>) -> Option<Message> + Send + Sync>;
 
+/// What a liar makes of a part.
+type Lie = fn(u32, Vec<u8>) -> Option<Vec<u8>>;
+
 /// Peers in memory, all over one chain.
 struct Net {
     server: Mutex<SnapshotServer>,
@@ -231,7 +234,7 @@ async fn honest_peers_share_the_work_and_the_state_is_theirs() {
 
 #[tokio::test]
 async fn a_peer_that_sends_a_wrong_part_is_cut_off_and_the_others_bring_it() {
-    let lies: [fn(u32, Vec<u8>) -> Option<Vec<u8>>; 4] = [
+    let lies: [Lie; 4] = [
         // A byte changed, cut short, another part, something made up.
         |_, mut bytes| {
             let middle = bytes.len() / 2;
