@@ -64,6 +64,11 @@ fn a_node_that_prunes_keeps_the_newest_blocks_whole_and_says_what_it_does_not_ha
 
     let mut run = command(home.path(), &["run", "--no-tui", "--data-dir", "node"]);
     let _node = Node(run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    // A command that finds no node takes the lock itself.
+    until("the node answers", || {
+        let status = command(home.path(), &["status", "--data-dir", "node"]).output().unwrap();
+        status.status.success().then_some(())
+    });
     let (mut tries, mut missing) = (0, String::new());
     let first_whole = until("old blocks are pruned", || {
         tries += 1;

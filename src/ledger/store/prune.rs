@@ -24,12 +24,15 @@ impl Store {
     /// [`StoreError`].
     pub fn prune(&self, keep_from: u64) -> Result<bool, StoreError> {
         let first = self.first_block()?;
-        let keep_from = keep_from.min(self.height().saturating_add(1));
-        if first >= keep_from {
+        // What a step before may have left of the last block it reached.
+        let left = chunk_key(first.saturating_sub(1), Stream::Ids, 0);
+        let left = left..chunk_key(first.saturating_sub(1), Stream::Registry, 0);
+        let left = self.call(|trees| Ok(trees.chunks.range(left).next().transpose()?.is_some()))?;
+        let keep_from = keep_from.min(self.height().saturating_add(1)).max(first);
+        if first == keep_from && !left {
             return Ok(false);
         }
         let mut batches = Batches::default();
-        // What a step before may have left of the last block it reached.
         let from = chunk_key(first.saturating_sub(1), Stream::Record, 0);
         let to = chunk_key(keep_from, Stream::Record, 0);
         let (reached, ended) = self.call(|trees| {
