@@ -2,6 +2,8 @@
 
 mod evidence;
 mod masternodes;
+mod servers;
+mod sync;
 mod trust;
 
 use crate::config::{BootstrapPeer, Config};
