@@ -16,6 +16,8 @@ pub mod config;
 
 pub mod ledger;
 
+pub mod archive;
+
 pub mod pool;
 
 pub mod consensus;
@@ -27,3 +29,5 @@ pub mod network;
 pub mod rpc;
 
 pub mod node;
+
+pub mod tools;

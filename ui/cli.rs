@@ -49,6 +49,12 @@ pub enum Command {
     Status(StatusArgs),
     /// Stop a running node in order
     Stop(StopArgs),
+    /// Look for faults of a node and its machine, changing nothing
+    Doctor(DoctorArgs),
+    /// Copy the chain of a node, running or not, into a folder that is verified
+    Backup(BackupArgs),
+    /// Make the database of a node from a backup, verified before and after
+    Restore(RestoreArgs),
     /// Check a configuration file without starting anything
     CheckConfig(CheckConfigArgs),
     /// Print the completion script of a shell
@@ -273,6 +279,72 @@ pub struct StopArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub wait: u64,
 }
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = DOCTOR_HELP)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Leave out what takes long: opening and recounting the database
+    #[arg(long)]
+    pub quick: bool,
+    /// Of a stopped node, read every stored block too
+    #[arg(long, conflicts_with = "quick")]
+    pub deep: bool,
+    /// Where to copy database and vote log to be opened [default: the system's folder for temporary files]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub scratch: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+const DOCTOR_HELP: &str = "Each finding is ok, note, skipped (could not be looked at, and why), WARNING or ERROR, with place and \
+                           remedy. A running node recounts its own database; that of a stopped one is opened as a copy. \
+                           Exit status: 0 no warning and no error, 1 warnings only, 78 at least one error: the node does \
+                           not start, does not vote, or must not.";
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = BACKUP_HELP)]
+pub struct BackupArgs {
+    /// Folder to make; it must not exist, or be empty
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub target: PathBuf,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Copy the key files too, as they are: whoever gets the backup gets them
+    #[arg(long)]
+    pub keys: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+const BACKUP_HELP: &str = "The node may be running and goes on voting. The backup holds all blocks, the state of one height, \
+                           genesis.toml and masternode.toml, and never the vote log. It gets its name when it was read \
+                           back from the disk and its state hash recounted. Exit status: 0 done, 1 failed, 78 the data \
+                           of the node is at fault.";
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = RESTORE_HELP)]
+pub struct RestoreArgs {
+    /// Folder that `masternode backup` has made
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub backup: PathBuf,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Rename what is in the way (db, journal, sign_floor, instance) to NAME.old-1; nothing is deleted
+    #[arg(long)]
+    pub set_aside: bool,
+    /// Only verify the backup
+    #[arg(long, conflicts_with = "set_aside")]
+    pub check: bool,
+}
+
+const RESTORE_HELP: &str = "The node must be stopped. Configuration and keys that are in the data directory stay; what is \
+                            missing comes from the backup. The vote log counts as lost: the restored masternode follows \
+                            the chain and signs again when that has let it, by itself. Exit status: 0 done, 1 failed, \
+                            78 backup or data directory are at fault.";
 
 #[derive(Clone, Debug, Args)]
 pub struct CheckConfigArgs {

@@ -11,6 +11,7 @@
 pub mod apply;
 pub mod attendance;
 pub mod genesis;
+pub mod planted;
 pub mod registry;
 pub mod rewards;
 pub mod set_hash;
@@ -93,11 +94,15 @@ impl Ledger {
         state: State,
         utxos: impl IntoIterator<Item = (OutPoint, Utxo)>,
     ) -> Self {
+        Self::from_map(genesis, state, utxos.into_iter().collect())
+    }
+
+    fn from_map(genesis: &Genesis, state: State, utxos: DashMap<OutPoint, Utxo>) -> Self {
         Self {
             chain: state.chain,
             network: genesis.network,
             params: genesis.params.clone(),
-            utxos: utxos.into_iter().collect(),
+            utxos,
             tip: ArcSwap::from_pointee(state),
             version: AtomicU64::new(0),
         }
@@ -113,6 +118,15 @@ impl Ledger {
     #[must_use]
     pub fn network(&self) -> NetworkKind {
         self.network
+    }
+
+    /// Plants a fault in the registry, for tests of the tests.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant(&self, bug: planted::Bug) {
+        let tip = self.tip();
+        let mut registry = (*tip.registry).clone();
+        registry.planted = planted::Planted::of(bug);
+        self.tip.store(Arc::new(State { registry: Arc::new(registry), ..(*tip).clone() }));
     }
 
     /// Consensus parameters of the next block.

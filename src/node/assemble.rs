@@ -27,6 +27,8 @@ const ALERTS_MAX: usize = 64;
 /// How long a peer may be one height ahead before this node calls itself behind: a block takes
 /// a moment to arrive everywhere.
 const BEHIND_GRACE_US: u64 = 2_000_000;
+/// How long a peer may be ahead without anything being caught up with before that is not told any more.
+const CLAIM_GRACE_US: u64 = 20_000_000;
 /// Blocks the database may lag behind the journal before an operator is told.
 const STORE_LAG_HIGH: u64 = 8;
 /// Fewest peers whose median clock is worth comparing with.
@@ -179,7 +181,10 @@ impl Assembler {
             _ => Some(*self.behind_since_us.get_or_insert(now_us)),
         };
         let behind_long = behind_since_us.is_some_and(|since_us| now_us - since_us > BEHIND_GRACE_US);
-        if ahead > 1 || behind_long {
+        // Who claims to be ahead and sends nothing for long does not keep this state up.
+        let pulling = hub.sync.load().is_some();
+        let claimed_long = behind_since_us.is_some_and(|since_us| now_us - since_us > CLAIM_GRACE_US);
+        if (ahead > 1 || behind_long) && (pulling || !claimed_long) {
             let (height, target) = (view.height.saturating_sub(1), view.best_height.saturating_sub(1));
             return NodeState::Syncing { height, target };
         }

@@ -1,5 +1,6 @@
 //! The node: everything of the library wired into a running masternode.
 
+pub mod archivist;
 pub mod assemble;
 pub mod blocks;
 pub mod clock;
@@ -21,6 +22,7 @@ pub mod metrics;
 mod opening;
 pub mod outlet;
 pub mod prover;
+pub mod restored;
 mod router;
 pub mod settings;
 pub mod snapshots;

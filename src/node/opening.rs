@@ -15,8 +15,9 @@ use crate::ledger::store::{Store, StoreOptions};
 use crate::node::floor::{FLOOR_FILE_NAME, FloorError, SignFloor, VoteLog};
 use crate::node::host::{ChainHost, WriteQueue};
 use crate::node::hub::{Hub, Phase};
-use crate::node::instance::{self, Instance, Since};
+use crate::node::instance::{Instance, Since};
 use crate::node::journal::{Journal, JournalError};
+use crate::node::restored;
 use crate::node::settings;
 use crate::node::start::NodeError;
 use crate::node::sync::route::check_stored;
@@ -54,7 +55,7 @@ pub fn open(
     let phase = |name| hub.enter(Phase::Starting(CleanText::new(name)));
     let key = vote_key.as_ref().map(SecretKey::public);
     let (floor, floor_fault) = read_floor(&config.data_dir, key)?;
-    let found = key.map(|key| instance::find(&config.data_dir, genesis.chain_id(), key)).transpose()?;
+    let found = key.map(|key| restored::find(&config.data_dir, genesis.chain_id(), key)).transpose()?;
     phase("opening the database");
     let begun = Instant::now();
     let options = StoreOptions { cache_bytes: config.storage.cache_bytes };
@@ -114,6 +115,7 @@ fn open_to_vote(
         }
         // On disk before the log is gone: a start in between must not take this for a new directory.
         let begun = Instance::begin(&config.data_dir, chain, key.public(), since, drawn)?;
+        restored::taken_up(&config.data_dir)?;
         if log_is_useless && directory.exists() {
             keep_old(&directory)?;
         }

@@ -12,6 +12,7 @@ use crate::ledger::genesis::Genesis;
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
 use crate::network::{Identity as NetworkIdentity, Network, NetworkError};
+use crate::node::archivist::Archivist;
 use crate::node::blocks::{BlockServer, RecentBlocks, store_blocks};
 use crate::node::data_dir::{self, DataDirError, DirLock};
 use crate::node::effects;
@@ -326,14 +327,14 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         network_id: network.own(),
         data_dir: options.config.data_dir.clone(),
         prover,
+        archivist: Archivist::new(&store, &options.genesis, &stopper),
         finished: exit,
     }));
     let stop = stopper.ordered().clone();
     spawn(&stopper, &tasks, "router", async move {
         let _stopped = stop.run_until_cancelled(router.run()).await;
     });
-    let backend = Arc::new(handle.clone());
-    spawn(&stopper, &tasks, "control", control.serve(backend, stopper.ordered().clone()));
+    spawn(&stopper, &tasks, "control", control.serve(Arc::new(handle.clone()), stopper.ordered().clone()));
     spawn(&stopper, &tasks, "watch", watch::states(Arc::clone(&hub), stopper.ordered().clone()));
     spawn(&stopper, &tasks, "space", Arc::clone(&space).watch(stopper.clone()));
     tokio::spawn(Arc::clone(&hub).keep_fresh(clock::now, pictures.clone()).in_current_span());

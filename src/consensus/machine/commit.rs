@@ -5,6 +5,7 @@ use super::{Checkpoint, LastCommit, Machine};
 use crate::consensus::host::Host;
 use crate::consensus::input::Verified;
 use crate::consensus::output::{Notice, Output, Record};
+use crate::consensus::planted::Bug;
 use crate::consensus::verify::EraContext;
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
@@ -150,7 +151,8 @@ impl Machine {
     /// Drops everything of the era and starts the next.
     fn enter_next_era(&mut self, host: &dyn Host) {
         let next = EraContext::after(self.context.chain, &host.tip());
-        self.context = Arc::new(EraContext { planted: self.context.planted, ..next });
+        let committee = self.next_committee(&next.committee);
+        self.context = Arc::new(EraContext { planted: self.context.planted, committee, ..next });
         let committee = &self.context.committee;
         self.me = self.signer.as_ref().and_then(|signer| committee.index_of(&signer.public()));
         self.trust.end_height();
@@ -191,6 +193,9 @@ impl Machine {
 
     /// Keeps a late precommit for the next block's last commit.
     fn on_late_vote(&mut self, vote: &Vote) {
+        if self.has_bug(Bug::LatePrecommitsIgnored) {
+            return;
+        }
         let Some(last) = &mut self.last_commit else { return };
         let of_decision = vote.step == Step::Precommit && vote.round == last.round;
         let matches = of_decision && vote.block == Some(last.id);

@@ -8,6 +8,7 @@
 use super::Machine;
 use crate::consensus::host::Host;
 use crate::consensus::output::{Notice, Output};
+use crate::consensus::planted::Bug;
 use crate::consensus::rounds::{ROUNDS_KEPT, Round};
 use crate::consensus::standing::{NOT_REGISTERED, Nonce, Stage, Standing, Start};
 use crate::primitives::block::Block;
@@ -169,7 +170,13 @@ impl Machine {
         self.key_watch.stage = Stage::Watching { height: self.context.height };
         let height = host.tip().height;
         let resumed_before = self.key_watch.resumed.is_some() && self.is_whole();
-        if self.key_watch.is_new_network && height > 0 && !resumed_before {
+        if self.has_bug(Bug::LostLogSigns) && matches!(self.key_watch.post, Post::Resuming { .. }) {
+            self.key_watch.post = Post::Listening;
+        } else if self.key_watch.is_new_network
+            && height > 0
+            && !resumed_before
+            && !self.has_bug(Bug::NewDirectorySigns)
+        {
             self.resume_because(NEVER_SIGNED);
         } else if self.key_watch.post == Post::Listening && !self.is_whole() {
             let since = self.key_watch.resumed.map_or(0, |(since, _)| since);
@@ -252,7 +259,8 @@ impl Machine {
         // A process with the same key and a log like this one's may be silent just now.
         let twin = self.signer.as_ref().is_some_and(|signer| self.peers.holds(&signer.public()));
         if listens
-            && self.heard_weight() >= self.context.committee.quorum()
+            && (self.heard_weight() >= self.context.committee.quorum()
+                || self.has_bug(Bug::SignsBeforeListening))
             && (!twin || self.key_watch.was_quiet)
         {
             self.begin_signing(host);
@@ -371,7 +379,8 @@ impl Machine {
             entry.as_ref().is_some_and(|entry| matches!(entry.status, MasternodeStatus::Tombstoned { .. }));
         let jailed = entry.as_ref().is_some_and(|entry| entry.status == MasternodeStatus::Jailed);
         let stands = matches!(self.key_watch.post, Post::Signing | Post::Listening);
-        if self.key_watch.is_new_network && self.key_watch.post == Post::Listening {
+        let is_new = self.key_watch.is_new_network && !self.has_bug(Bug::NewDirectorySigns);
+        if is_new && self.key_watch.post == Post::Listening {
             self.resume_because(NEVER_SIGNED);
             self.notice_standing();
         } else if convicted && stands {
@@ -398,7 +407,10 @@ impl Machine {
     /// The registry shows another `Resume` of the key than before.
     fn on_resumed(&mut self, host: &dyn Host) {
         let Some((height, nonce)) = self.key_watch.resumed else { return };
-        let is_own = nonce == self.key_watch.nonce;
+        if self.has_bug(Bug::DisplacedGoesOn) && nonce != self.key_watch.nonce {
+            return;
+        }
+        let is_own = nonce == self.key_watch.nonce || self.has_bug(Bug::ResumesWithoutItsNonce);
         if is_own || self.key_watch.since.contains(&Some(nonce)) {
             self.key_watch.post = Post::Listening;
             self.key_watch.since = vec![Some(nonce)];
@@ -431,6 +443,9 @@ impl Machine {
             }
             Ok(()) => {
                 self.submit_resume(host);
+                if self.has_bug(Bug::SignsBeforeItsResume) {
+                    self.key_watch.post = Post::Listening;
+                }
                 match &self.key_watch.stage {
                     Stage::Submitted { .. } => None,
                     _ => Some(Stage::Submitted { height }),
