@@ -64,10 +64,10 @@ pub enum Output {
     Send { to: Target, message: Message },
     /// Hand these messages to the signature check again: they came for an era not yet entered.
     Replay(Vec<(PeerId, Message)>),
-    /// Pull the decided block at `height` from `peer`, which is ahead; answer with
-    /// [`Input::Decided`](crate::consensus::input::Input::Decided). Repeated while behind: the driver
-    /// ignores it while a pull of the same height from the same peer is under way.
-    PullBlock { peer: PeerId, height: u64 },
+    /// Pull the decided block at `height` and those after it up to `claimed`, which `peer` says it has, from it
+    /// or others; answer each with [`Input::Decided`](crate::consensus::input::Input::Decided), in order.
+    /// Repeated while behind: without it for a while the driver pulls no more.
+    PullBlock { peer: PeerId, height: u64, claimed: u64 },
     /// Ask `peer` for the headers between `tip` and `trusted`, which must not be of before `oldest_ms`; answer
     /// with [`Input::Route`](crate::consensus::input::Input::Route). Repeated as
     /// [`Output::PullBlock`] is.

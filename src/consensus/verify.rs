@@ -9,7 +9,7 @@ use crate::consensus::planted::{Bug, Planted};
 use crate::primitives::block::{Block, Header, Outline, last_commit_root, tx_root};
 use crate::primitives::certificate::{CertificateError, Qc};
 use crate::primitives::committee::{Committee, VoterIndex};
-use crate::primitives::hash::{BlockId, ChainId, EraTag, era_tag};
+use crate::primitives::hash::{BlockId, ChainId, EraTag, Hash, era_tag};
 use crate::primitives::keys::{Checker, SignatureCheck, verify_batch};
 use crate::primitives::message::{Message, Proposal};
 use crate::primitives::transaction::{SharedTransaction, Transaction};
@@ -150,6 +150,64 @@ pub fn verify_transactions(
         .collect()
 }
 
+impl EraContext {
+    /// The context of the height after, when `header` is the block decided at this one and the committee
+    /// stays; `root` is that of this committee. A header names the committee after it by its root, so nothing
+    /// but the header has to be believed.
+    #[must_use]
+    pub fn successor(&self, header: Arc<Header>, root: Hash) -> Option<Self> {
+        if header.next_committee_root != root || header.height != self.height {
+            return None;
+        }
+        let tip = Tip {
+            height: header.height,
+            block: header.id(),
+            parent: self.previous,
+            time_ms: header.time_ms,
+            commit: None,
+            committee: Arc::clone(&self.committee),
+            next_committee: Arc::clone(&self.committee),
+            header,
+        };
+        Some(Self { planted: self.planted, ..Self::after(self.chain, &tip) })
+    }
+}
+
+/// Checks the outline of a decided block that was pulled: that it is the next one, that ids and header
+/// belong together, its certificate and the last commit in it.
+///
+/// # Errors
+/// [`Fault`] of the peer that served it.
+pub fn verify_outline(
+    outline: &Outline,
+    qc: &Qc,
+    context: &EraContext,
+    checker: Checker<'_>,
+) -> Result<(), Fault> {
+    let checks = decided_signatures(outline, qc, context)?;
+    if checker(&checks).iter().all(|good| *good) { Ok(()) } else { Err(Fault::BadSignature("block")) }
+}
+
+fn decided_signatures(
+    outline: &Outline,
+    qc: &Qc,
+    context: &EraContext,
+) -> Result<Vec<SignatureCheck>, Fault> {
+    const NAME: &str = "block";
+    let header = &outline.header;
+    if header.height != context.height || header.previous != context.previous {
+        return Err(Fault::Malformed(NAME, "not the next block"));
+    }
+    if qc.step != Step::Precommit || qc.block != header.id() {
+        return Err(Fault::Malformed(NAME, "the certificate is for something else"));
+    }
+    let mut checks = outline_signatures(NAME, outline, context)?;
+    checks.extend(
+        qc.checks(context.era_tag, &context.committee).map_err(|error| Fault::BadCertificate(NAME, error))?,
+    );
+    Ok(checks)
+}
+
 /// Checks a decided block that was pulled: that it is the next one, its certificate, that bodies,
 /// ids and header belong together, and all signatures.
 ///
@@ -161,25 +219,14 @@ pub fn verify_decided(
     context: &EraContext,
     checker: Checker<'_>,
 ) -> Result<Verified<(Block, Qc)>, Fault> {
-    const NAME: &str = "block";
-    let outline = block.outline();
-    if block.header.height != context.height || block.header.previous != context.previous {
-        return Err(Fault::Malformed(NAME, "not the next block"));
-    }
-    if qc.step != Step::Precommit || qc.block != block.id() {
-        return Err(Fault::Malformed(NAME, "the certificate is for something else"));
-    }
-    let mut checks = outline_signatures(NAME, &outline, context)?;
-    checks.extend(
-        qc.checks(context.era_tag, &context.committee).map_err(|error| Fault::BadCertificate(NAME, error))?,
-    );
+    let mut checks = decided_signatures(&block.outline(), &qc, context)?;
     for transaction in &block.transactions {
         checks.extend(transaction.body().signature_checks(context.chain));
     }
     if checker(&checks).iter().all(|good| *good) {
         Ok(Verified { value: (block, qc), era: context.era_tag })
     } else {
-        Err(Fault::BadSignature(NAME))
+        Err(Fault::BadSignature("block"))
     }
 }
 

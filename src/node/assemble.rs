@@ -17,7 +17,7 @@ use crate::telemetry::event::AlertLevel;
 use crate::telemetry::histogram::Percentiles;
 use crate::telemetry::snapshot::{
     AlertInfo, ChainInfo, ConsensusInfo, FinalityInfo, HostInfo, MemberInfo, NodeInfo, NodeState,
-    OPEN_TRANSACTIONS_MAX, OpenTransaction, PeersInfo, PoolInfo, Snapshot,
+    OPEN_TRANSACTIONS_MAX, OpenTransaction, PeersInfo, PoolInfo, Snapshot, SyncInfo,
 };
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -27,10 +27,14 @@ const ALERTS_MAX: usize = 64;
 /// How long a peer may be one height ahead before this node calls itself behind: a block takes
 /// a moment to arrive everywhere.
 const BEHIND_GRACE_US: u64 = 2_000_000;
+/// How long a peer may be ahead without anything being caught up with before that is not told any more.
+const CLAIM_GRACE_US: u64 = 20_000_000;
 /// Blocks the database may lag behind the journal before an operator is told.
 const STORE_LAG_HIGH: u64 = 8;
 /// Fewest peers whose median clock is worth comparing with.
 const CLOCK_PEERS_MIN: usize = 2;
+/// Seconds without a block after which a catch-up counts as stalled.
+const SYNC_STILL_S: u64 = 30;
 /// Most turns looked ahead for this node's next proposal.
 const TURNS_MAX: u64 = 10_000;
 
@@ -63,6 +67,7 @@ pub fn initial_snapshot(identity: &Identity, now: Now) -> Snapshot {
         node: node_info(identity, &identity.data_dir.display().to_string()),
         state: NodeState::Starting { phase: CleanText::new("opening files") },
         chain: empty_chain(),
+        sync: None,
         consensus: empty_consensus(identity),
         finality: FinalityInfo::default(),
         pool: PoolInfo::default(),
@@ -129,6 +134,7 @@ impl Assembler {
             members: members(&committee, &stats, machine, own, now_us),
             state,
             chain,
+            sync: hub.sync.load_full().map(|sync| SyncInfo::clone(&sync)),
             pool,
             peers,
             checkpoints,
@@ -175,7 +181,10 @@ impl Assembler {
             _ => Some(*self.behind_since_us.get_or_insert(now_us)),
         };
         let behind_long = behind_since_us.is_some_and(|since_us| now_us - since_us > BEHIND_GRACE_US);
-        if ahead > 1 || behind_long {
+        // Who claims to be ahead and sends nothing for long does not keep this state up.
+        let pulling = hub.sync.load().is_some();
+        let claimed_long = behind_since_us.is_some_and(|since_us| now_us - since_us > CLAIM_GRACE_US);
+        if (ahead > 1 || behind_long) && (pulling || !claimed_long) {
             let (height, target) = (view.height.saturating_sub(1), view.best_height.saturating_sub(1));
             return NodeState::Syncing { height, target };
         }
@@ -404,6 +413,13 @@ fn conditions(
     }
     if let NodeState::NeedsTrustedBlock { reason } = &snapshot.state {
         found.push(("trust", AlertLevel::Critical, format!("{}: {reason}", snapshot.state.label())));
+    }
+    if snapshot.sync.as_ref().is_some_and(|sync| sync.still_s >= SYNC_STILL_S) {
+        let text = format!(
+            "catching up stands still for more than {SYNC_STILL_S} s: whoever says it is ahead does not send the next \
+             block, see sync in `masternode status`"
+        );
+        found.push(("sync", AlertLevel::Warning, text));
     }
     if let Some(text) = stalled(snapshot) {
         found.push(("stalled", AlertLevel::Warning, text));

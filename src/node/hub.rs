@@ -25,7 +25,7 @@ use crate::primitives::message::PeerId;
 use crate::primitives::params::Params;
 use crate::primitives::rejection::Rejection;
 use crate::telemetry::event::{AlertLevel, Event, EventKind};
-use crate::telemetry::snapshot::{AlertInfo, NodeState, Snapshot};
+use crate::telemetry::snapshot::{AlertInfo, NodeState, Snapshot, SyncInfo};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use notices::{Attendance, Stalls};
 use parking_lot::Mutex;
@@ -145,6 +145,8 @@ pub struct Hub {
     pub(super) sources: OnceLock<Arc<dyn Sources>>,
     /// How long the last sync of the vote log took.
     sync_us: AtomicU64,
+    /// The catch-up under way, kept by whoever carries it out.
+    pub sync: ArcSwapOption<SyncInfo>,
     pub(super) stalls: Mutex<Stalls>,
     changed: Notify,
 }
@@ -220,6 +222,7 @@ impl Hub {
             standing_alerts: Mutex::new(VecDeque::new()),
             sources: OnceLock::new(),
             sync_us: AtomicU64::new(0),
+            sync: ArcSwapOption::empty(),
             stalls: Mutex::new(Stalls::default()),
             changed: Notify::new(),
         })

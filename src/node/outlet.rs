@@ -14,8 +14,8 @@ use crate::node::halt::Halt;
 use crate::node::host::WriteQueue;
 use crate::node::hub::Hub;
 use crate::node::prover::FinalityClaims;
-use crate::node::pull::PullEvent;
 use crate::node::space::{Space, Writer};
+use crate::node::sync::SyncEvent;
 use crate::primitives::message::PeerId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +29,7 @@ pub const BLOCKS_WAITING_MAX: usize = 8;
 pub struct Outlet {
     pub network: Arc<Network>,
     /// Where pulls of decided blocks are carried out.
-    pub pulls: SyncSender<PullEvent>,
+    pub pulls: SyncSender<SyncEvent>,
     /// Effects of decided blocks, made by the engine, in order.
     pub writes: Arc<WriteQueue>,
     /// The store thread.
@@ -102,12 +102,13 @@ impl Sink for Outlet {
                 self.network.send(to, message);
             }
             // Asked for again while the node is behind, so a full queue loses nothing.
-            Output::PullBlock { peer, height } => {
-                let _repeated = self.pulls.try_send(PullEvent::Wanted { peer: *peer, height: *height });
+            Output::PullBlock { peer, height, claimed } => {
+                let wanted = SyncEvent::Wanted { peer: *peer, height: *height, claimed: *claimed };
+                let _repeated = self.pulls.try_send(wanted);
             }
             Output::PullRoute { peer, tip, trusted, oldest_ms } => {
                 let wanted = Route::new(*tip, *trusted, *oldest_ms);
-                let wanted = wanted.map(|route| PullEvent::Route { peer: *peer, route });
+                let wanted = wanted.map(|route| SyncEvent::Route { peer: *peer, route });
                 let _repeated = wanted.map(|wanted| self.pulls.try_send(wanted));
             }
             Output::Committed { block, qc, .. } => {

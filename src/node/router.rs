@@ -10,8 +10,8 @@ use crate::node::blocks::Counter;
 use crate::node::clock;
 use crate::node::hub::Hub;
 use crate::node::lanes::Lane;
-use crate::node::pull::PullEvent;
 use crate::node::snapshots::server::Desk;
+use crate::node::sync::SyncEvent;
 use crate::node::verify::{Verifier, Work};
 use crate::pool::Pool;
 use crate::primitives::clean::CleanText;
@@ -61,7 +61,7 @@ pub struct Router {
     pub events: mpsc::Receiver<NetworkEvent>,
     pub verifier: Verifier,
     pub pool: Arc<Pool>,
-    pub pulls: SyncSender<PullEvent>,
+    pub pulls: SyncSender<SyncEvent>,
     pub server: Counter,
     pub snapshots: Desk,
     pub hub: Arc<Hub>,
@@ -96,7 +96,7 @@ impl Router {
                 self.hub.publish(clock::wall_ms(), kind);
                 self.urgent(peer, Work::Down { peer }).await;
                 // A full queue keeps a pull until its deadline.
-                let _later = self.pulls.try_send(PullEvent::Gone(peer));
+                let _later = self.pulls.try_send(SyncEvent::Gone(peer));
             }
             NetworkEvent::Refused { address, reason } => {
                 tracing::warn!(%address, %reason, "connection refused");
@@ -116,14 +116,17 @@ impl Router {
             }
             // What does not fit is asked for again.
             Message::Block { outline, qc } => {
-                let _again = self.pulls.try_send(PullEvent::Outline { peer, outline, qc });
+                let _again = self.pulls.try_send(SyncEvent::Outline { peer, outline, qc });
             }
             Message::BlockBodies { height, from, transactions } => {
-                let event = PullEvent::Bodies { peer, height, from, transactions };
+                let event = SyncEvent::Bodies { peer, height, from, transactions };
                 let _again = self.pulls.try_send(event);
             }
+            Message::BlockNotKept { height, oldest } => {
+                let _again = self.pulls.try_send(SyncEvent::NotKept { peer, height, oldest });
+            }
             Message::Headers(headers) => {
-                let _again = self.pulls.try_send(PullEvent::Headers { peer, headers });
+                let _again = self.pulls.try_send(SyncEvent::Headers { peer, headers });
             }
             request if Desk::is_request(&request) => self.snapshots.ask(peer, request),
             message => self.urgent(peer, Work::Message { from: peer, message }).await,

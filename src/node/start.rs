@@ -29,14 +29,14 @@ use crate::node::opening::{Opened, open};
 use crate::node::outlet::{BLOCKS_WAITING_MAX, Outlet};
 use crate::node::prover::Prover;
 use crate::node::pruner;
-use crate::node::pull::{EVENTS_WAITING_MAX as PULLS_WAITING_MAX, Puller};
-use crate::node::route::TrustError;
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
 use crate::node::settings;
 use crate::node::snapshots;
 use crate::node::snapshots::begin::{self, Joined};
 use crate::node::sources::NodeSources;
 use crate::node::space::Space;
+use crate::node::sync::route::TrustError;
+use crate::node::sync::{EVENTS_WAITING_MAX as PULLS_WAITING_MAX, Sync, Syncer};
 use crate::node::tasks::{Ended, Exit, Stopper, spawn, thread};
 use crate::node::verify::{Arrival, OnFault, Verifier, Worker};
 use crate::node::{clock, watch};
@@ -280,14 +280,17 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let space = Space::new(options.config.data_dir.clone(), hub.identity.space, Arc::clone(&inbox));
     let workers = verify_with(&verifier, &inbox, &era, &on_fault, &hub, &stopper)?;
     let (pulls, wishes) = sync_channel(PULLS_WAITING_MAX);
-    let puller = Puller {
-        events: wishes,
+    let syncer = Syncer {
         network: Arc::clone(&network),
         pool: Arc::clone(&pool),
         era: Arc::clone(&era),
         engine: Arc::clone(&inbox),
         on_fault,
+        hub: Arc::clone(&hub),
+        halt: Arc::clone(&halt),
+        durable: Arc::clone(&durable),
     };
+    let (sync, checkers) = Sync::new(syncer, wishes);
     let (server, serving) = BlockServer::new(Arc::clone(&store), Arc::clone(&recent), Arc::clone(&network));
     let (blocks, stored) = sync_channel(BLOCKS_WAITING_MAX);
     let mut outlet = Outlet {
@@ -327,9 +330,12 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         thread(&stopper, "store", move || {
             store_blocks(&stored, &writer, &durable, &recent, (&halt, &room), &clerk);
         })?,
-        thread(&stopper, "pull-blocks", move || puller.run())?,
+        thread(&stopper, "sync", move || sync.run())?,
         thread(&stopper, "serve-blocks", move || serving.run())?,
     ];
+    for checker in checkers {
+        chain.push(thread(&stopper, "check-blocks", move || checker.run())?);
+    }
     chain.extend(snapshots.threads);
     let router = Router {
         early,

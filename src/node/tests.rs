@@ -2,7 +2,9 @@
 
 mod evidence;
 mod masternodes;
+mod servers;
 mod snapshots;
+mod sync;
 mod trust;
 
 use crate::config::{BootstrapPeer, Config};

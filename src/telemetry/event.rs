@@ -4,6 +4,7 @@ use crate::primitives::clean::CleanText;
 use crate::primitives::hash::{BlockId, Txid};
 use crate::telemetry::cause::{GapCount, MissedVote, StalledRound};
 use crate::telemetry::log::LogRecord;
+use crate::telemetry::snapshot::SyncInfo;
 use serde::{Deserialize, Serialize};
 
 /// An event with its number (gap-free per node) and wall time.
@@ -61,6 +62,8 @@ pub enum EventKind {
         total_weight: u64,
         pause_ms: f64,
     },
+    /// How far a catch-up has come; about once a second while it lasts.
+    Sync(SyncInfo),
     /// The node's own state changed; the text is what the Overview shows.
     State { state: CleanText },
     /// Something an operator should know.

@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub node: NodeInfo,
     pub state: NodeState,
     pub chain: ChainInfo,
+    /// The catch-up under way, if one is.
+    pub sync: Option<SyncInfo>,
     pub consensus: ConsensusInfo,
     pub finality: FinalityInfo,
     pub pool: PoolInfo,
@@ -124,6 +126,37 @@ impl NodeState {
             Self::Stopping => "STOPPING".to_owned(),
         }
     }
+}
+
+/// A catch-up with the others. Rates are of the last ten seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SyncInfo {
+    /// Height of the last block adopted.
+    pub height: u64,
+    /// Height of the last block that somebody says it has.
+    pub target: u64,
+    pub blocks_per_second: f64,
+    pub transactions_per_second: f64,
+    /// Seconds left at this rate; `None` while nothing is known of it.
+    pub eta_s: Option<u64>,
+    /// Seconds since the last block was adopted.
+    pub still_s: u64,
+    /// Whom blocks are pulled from.
+    pub peers: Vec<SyncPeer>,
+}
+
+/// A peer that blocks are pulled from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SyncPeer {
+    pub id: String,
+    /// Height of the last block it says it has.
+    pub has: u64,
+    /// Blocks it has served in this catch-up.
+    pub blocks: u64,
+    /// Requests it did not answer in time.
+    pub stalls: u64,
+    /// It did not answer lately, and is asked after all others.
+    pub slow: bool,
 }
 
 /// The chain as this node has it.

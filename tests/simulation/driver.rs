@@ -239,7 +239,7 @@ impl World {
         match output {
             Output::Persist { height, record } if honest => self.persist(actor, height, record),
             Output::Send { to, message } => self.send(actor, to, message),
-            Output::PullBlock { peer, height } => {
+            Output::PullBlock { peer, height, .. } => {
                 self.pull(actor, peer, height);
                 Ok(())
             }

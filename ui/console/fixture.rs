@@ -229,6 +229,7 @@ pub fn snapshot(own: u16) -> Snapshot {
             transactions: 48_210,
             store_lag: 0,
         },
+        sync: None,
         consensus: consensus(),
         finality: FinalityInfo {
             latency: percentiles(12_000, 8_140, 14_900, 22_300, 61_000),

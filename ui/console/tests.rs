@@ -9,7 +9,7 @@ use crate::console::view::view;
 use crate::keymap::Screen;
 use crate::theme::ColorMode;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use masternode::telemetry::snapshot::NodeState;
+use masternode::telemetry::snapshot::{NodeState, SyncInfo};
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -98,6 +98,20 @@ fn special_moments_look_as_approved() {
     insta::assert_snapshot!("waiting_for_quorum", draw(&state, 80, 24));
     press(&mut state, KeyCode::Char('q'));
     insta::assert_snapshot!("quit_one_node", draw(&state, 80, 24));
+    press(&mut state, KeyCode::Esc);
+    let mut behind = snapshot(0);
+    behind.state = NodeState::Syncing { height: 1_204, target: 9_000 };
+    behind.sync = Some(SyncInfo {
+        height: 1_204,
+        target: 9_000,
+        blocks_per_second: 35.2,
+        transactions_per_second: 20_114.4,
+        eta_s: Some(221),
+        still_s: 0,
+        peers: Vec::new(),
+    });
+    update(&mut state, Message::Snapshot { node: 0, snapshot: Arc::new(behind) });
+    insta::assert_snapshot!("catching_up", draw(&state, 80, 24));
 
     let state = running(ColorMode::Never, true);
     insta::assert_snapshot!("overview_ascii", draw(&state, 80, 24));

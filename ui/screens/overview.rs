@@ -12,7 +12,7 @@ use crate::widgets::meter::{bar, chart};
 use crate::widgets::pane::Canvas;
 use masternode::telemetry::event::AlertLevel;
 use masternode::telemetry::histogram::Percentiles;
-use masternode::telemetry::snapshot::{MemberInfo, NodeState, Snapshot};
+use masternode::telemetry::snapshot::{MemberInfo, NodeState, Snapshot, SyncInfo};
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
@@ -101,6 +101,8 @@ fn column(canvas: &mut Canvas<'_>, state: &State, snapshot: &Snapshot) {
     }
 }
 
+/// Seconds without a block after which a catch-up is shown as standing still.
+const STILL_S: u64 = 5;
 /// Width of the names at the left of a pane.
 const LABEL: usize = 9;
 
@@ -179,16 +181,43 @@ fn consensus(canvas: &mut Canvas<'_>, state: &State, snapshot: &Snapshot) {
         lines.push(labelled(&pane, "up for", vec![pane.span(startup, Role::Text)]));
         lines.push(labelled(&pane, "chain id", vec![pane.span(snapshot.node.chain.short(), Role::Text)]));
     }
-    if let NodeState::Halted { reason } | NodeState::NeedsTrustedBlock { reason } = &snapshot.state {
-        lines.insert(0, Line::from(pane.span(reason.as_str(), Role::Bad)));
-    }
-    if let NodeState::WaitingForQuorum { missing, .. } = &snapshot.state {
-        let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
-        lines.insert(0, labelled(&pane, "missing", vec![pane.span(names.join(" "), Role::Warn)]));
+    if let Some(line) = held_up(&pane, snapshot) {
+        lines.insert(0, line);
     }
     for (row, line) in lines.iter().enumerate() {
         pane.line(row, line);
     }
+}
+
+/// What keeps the node from voting, if it can be said in a line: above everything else.
+fn held_up(pane: &Canvas<'_>, snapshot: &Snapshot) -> Option<Line<'static>> {
+    match &snapshot.state {
+        NodeState::Halted { reason } | NodeState::NeedsTrustedBlock { reason } => {
+            Some(Line::from(pane.span(reason.as_str().to_owned(), Role::Bad)))
+        }
+        NodeState::WaitingForQuorum { missing, .. } => {
+            let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
+            Some(labelled(pane, "missing", vec![pane.span(names.join(" "), Role::Warn)]))
+        }
+        _ => snapshot.sync.as_ref().map(|sync| labelled(pane, "sync", catching_up(pane, sync))),
+    }
+}
+
+/// `1,204 of 9,000  ETA 3m 41s  20,114 tx/s  3 peers`, the last block's age when none comes.
+fn catching_up(pane: &Canvas<'_>, sync: &SyncInfo) -> Vec<Span<'static>> {
+    let eta = sync.eta_s.map_or_else(|| "?".to_owned(), |eta_s| age(eta_s * 1000));
+    let mut spans = vec![
+        pane.span(format!("{} of {}", count(sync.height), count(sync.target)), Role::Warn),
+        pane.span(format!("  ETA {eta}"), Role::Text),
+    ];
+    if sync.still_s >= STILL_S {
+        spans.push(pane.span(format!("  no block for {}", age(sync.still_s * 1000)), Role::Bad));
+    } else {
+        let rate = sync.transactions_per_second.round() as u64;
+        spans.push(pane.span(format!("  {} tx/s", count(rate)), Role::Text));
+    }
+    spans.push(pane.span(format!("  {} peers", sync.peers.len()), Role::Dim));
+    spans
 }
 
 /// `p50 8.1 ms  p99 12.0 ms`.

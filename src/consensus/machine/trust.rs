@@ -79,29 +79,31 @@ impl Machine {
         self.trust.trusted.filter(|trusted| trusted.height >= self.context.height)
     }
 
-    /// Whether the next block may be pulled from `peer`; asks for the way to the trusted block instead when
-    /// that has to be known first.
-    pub(super) fn may_pull(&mut self, peer: PeerId) -> bool {
+    /// Up to which height blocks may be pulled that `peer` says it has; asks for the way to the trusted
+    /// block instead when that has to be known first.
+    pub(super) fn may_pull(&mut self, peer: PeerId) -> Option<u64> {
+        let next = self.context.height;
+        let has = self.peers.find(&peer).map_or(next, |peer| peer.height.saturating_sub(1)).max(next);
         if !self.needs_trust() {
-            return true;
+            return Some(has);
         }
         self.trust.claimed_us.get_or_insert(self.now.monotonic_us);
         if !self.trust.route.is_empty() {
-            return true;
+            return Some(has);
         }
         let (tip, oldest_ms) = (self.tip_id(), self.oldest_ms());
         match self.destination() {
             Some(trusted) if trusted.height - tip.height > ROUTE_MAX => {
                 self.trust.fault = Some(Distrust::TooFar(trusted));
-                false
+                None
             }
-            Some(_) if matches!(self.trust.fault, Some(Distrust::TooOld { .. })) => false,
+            Some(_) if matches!(self.trust.fault, Some(Distrust::TooOld { .. })) => None,
             Some(trusted) => {
                 self.outputs.push(Output::PullRoute { peer, tip, trusted, oldest_ms });
-                false
+                None
             }
             // Without one the next block is pulled to see whether anybody is ahead at all.
-            None => !self.trust.proved,
+            None => (!self.trust.proved).then_some(next),
         }
     }
 
