@@ -3,8 +3,10 @@
 
 use crate::consensus::output::{Notice, Output, Target};
 use crate::consensus::standing::Standing;
+use crate::ledger::Ledger;
 use crate::ledger::apply::BlockWrite;
 use crate::network::Network;
+use crate::network::members::Member;
 use crate::network::router::Recipients;
 use crate::node::blocks::RecentBlocks;
 use crate::node::clock;
@@ -14,6 +16,7 @@ use crate::node::host::WriteQueue;
 use crate::node::hub::Hub;
 use crate::node::prover::FinalityClaims;
 use crate::node::pull::PullEvent;
+use crate::primitives::committee::Member as CommitteeMember;
 use crate::primitives::message::PeerId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +41,7 @@ pub struct Outlet {
     pub recent: Arc<RecentBlocks>,
     /// What proves the finals of this era.
     pub claims: Arc<FinalityClaims>,
+    pub ledger: Arc<Ledger>,
     pub hub: Arc<Hub>,
     pub halt: Arc<Halt>,
 }
@@ -61,6 +65,16 @@ impl Outlet {
             }
         }
     }
+}
+
+/// The committee of the height being decided, with the endpoints in the registry.
+pub fn members(ledger: &Ledger) -> Vec<Member> {
+    let tip = ledger.tip();
+    let member = |member: &CommitteeMember| Member {
+        vote_key: member.vote_key,
+        endpoint: tip.registry.entry(member.id).and_then(|entry| entry.endpoint),
+    };
+    tip.next_committee.members().iter().map(member).collect()
 }
 
 /// What an operator looks for in the log when the node does not sign; `event` does not change.
@@ -110,6 +124,7 @@ impl Sink for Outlet {
                 );
                 self.store_block(height);
                 self.claims.ended(height);
+                self.network.set_committee(members(&self.ledger));
             }
             Output::Notice(notice) => log_notice(notice),
             Output::Final { height, claim, .. } => self.claims.add(*height, claim.clone()),

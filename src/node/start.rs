@@ -27,7 +27,7 @@ use crate::node::hub::{Hub, Identity, Phase};
 use crate::node::instance::{self, Instance, InstanceError, Since};
 use crate::node::journal::{Journal, JournalError};
 use crate::node::lanes::Lanes;
-use crate::node::outlet::{BLOCKS_WAITING_MAX, Outlet};
+use crate::node::outlet::{self, BLOCKS_WAITING_MAX, Outlet};
 use crate::node::prover::Prover;
 use crate::node::pull::{EVENTS_WAITING_MAX as PULLS_WAITING_MAX, Puller};
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
@@ -169,6 +169,7 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
     };
     let network_options = settings::network_options(&options.config);
     let network = Network::start(network_options, identity, Arc::clone(&height), events).await?;
+    network.set_committee(outlet::members(&opened.ledger));
     let control = ControlServer::bind(&options.config.data_dir)?;
     let parts = Parts { opened, network: Arc::new(network), received, height, hub, stopper, lock };
     let handle = run(&options, parts, control)?;
@@ -431,6 +432,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         durable: Arc::clone(&durable),
         recent: Arc::clone(&recent),
         claims: Arc::clone(&prover.claims),
+        ledger: Arc::clone(&ledger),
         hub: Arc::clone(&hub),
         halt: Arc::clone(&halt),
     };
