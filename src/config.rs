@@ -9,6 +9,7 @@ pub mod reading;
 
 use crate::primitives::chain::NetworkKind;
 use crate::primitives::keys::PublicKey;
+use crate::primitives::trusted::TrustedHeader;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -33,6 +34,8 @@ pub struct Config {
     pub genesis: PathBuf,
     /// Connections to other nodes.
     pub p2p: P2pConfig,
+    /// Catching up with the others.
+    pub sync: SyncConfig,
     /// Local timers of the protocol (§6); any positive value is safe.
     pub consensus: TimerConfig,
     /// Bounds of the transaction pool; local policy, never consensus.
@@ -58,14 +61,25 @@ pub struct P2pConfig {
     pub advertise: Option<SocketAddr>,
     /// Nodes to dial at start and whenever connections are lost.
     pub bootstrap: Vec<BootstrapPeer>,
-    /// Most connections accepted from others.
+    /// Most connections accepted from others, those of the committee apart.
     pub inbound_max: u32,
+    /// Most of them from one /24 of IPv4 or /64 of IPv6; loopback is not counted.
+    pub inbound_of_network_max: u32,
     /// Connections the node tries to keep to others.
     pub outbound_target: u32,
     /// Artificial delay of every message sent, in milliseconds; only on a devnet.
     pub latency_ms: u64,
     /// Time between two pings of a peer, in seconds.
     pub ping_interval_s: u64,
+}
+
+/// `[sync]`: catching up with the others, protocol §7.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncConfig {
+    /// A block of the chain that the operator vouches for; `None` where nobody has to.
+    #[serde(with = "empty_is_none")]
+    pub trusted_block: Option<TrustedHeader>,
 }
 
 /// `[consensus]`: timers in milliseconds, protocol §6.
@@ -116,6 +130,12 @@ pub struct PoolConfig {
 pub struct StorageConfig {
     /// Memory for the database's cache, in bytes.
     pub cache_bytes: u64,
+    /// Free bytes on the disk below which the operator is warned.
+    pub free_warn_bytes: u64,
+    /// Free bytes below which nothing is voted.
+    pub free_vote_bytes: u64,
+    /// Free bytes below which the node stops.
+    pub free_stop_bytes: u64,
     /// Snapshots of the state kept for nodes that begin; 0 for none.
     pub snapshots_kept: u32,
     /// Blocks between two snapshots.
@@ -226,10 +246,12 @@ impl Config {
                 advertise: None,
                 bootstrap: Vec::new(),
                 inbound_max: 117,
+                inbound_of_network_max: 4,
                 outbound_target: 8,
                 latency_ms: 0,
                 ping_interval_s: 5,
             },
+            sync: SyncConfig { trusted_block: None },
             consensus: TimerConfig::defaults(network),
             pool: PoolConfig {
                 transactions_max: 100_000,
@@ -240,6 +262,9 @@ impl Config {
             },
             storage: StorageConfig {
                 cache_bytes: if devnet { 16 * MIB } else { 128 * MIB },
+                free_warn_bytes: 5 << 30,
+                free_vote_bytes: 1 << 30,
+                free_stop_bytes: 256 * MIB,
                 snapshots_kept: 2,
                 snapshot_blocks: 1_000,
                 snapshot_bytes_max: 8192 * MIB,

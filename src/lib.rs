@@ -10,9 +10,13 @@ pub mod light;
 
 pub mod telemetry;
 
+pub mod durable;
+
 pub mod config;
 
 pub mod ledger;
+
+pub mod archive;
 
 pub mod pool;
 
@@ -25,3 +29,5 @@ pub mod network;
 pub mod rpc;
 
 pub mod node;
+
+pub mod tools;

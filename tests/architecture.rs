@@ -17,7 +17,7 @@ const LONG_FILES: &[(&str, usize)] = &[];
 
 /// Functions over the limit, as `file::function`, with their length.
 const LONG_FUNCTIONS: &[(&str, usize)] =
-    &[("src/node/start.rs::run", 126), ("ui/screens/overview.rs::consensus", 81)];
+    &[("src/node/start.rs::run", 125), ("ui/screens/overview.rs::consensus", 81)];
 
 /// A module of the library, what it may use of the library beside itself.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -25,7 +25,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("light", &["primitives"]),
     ("telemetry", &["primitives"]),
     ("config", &["primitives"]),
-    ("ledger", &["primitives", "telemetry"]),
+    ("durable", &[]),
+    ("ledger", &["primitives", "telemetry", "durable"]),
+    ("archive", &["primitives", "ledger"]),
     ("pool", &["primitives", "telemetry"]),
     ("consensus", &["primitives", "light"]),
     ("wallet", &["primitives"]),
@@ -35,15 +37,35 @@ const ARROWS: &[(&str, &[&str])] = &[
         "node",
         &[
             "primitives",
+            "durable",
             "light",
             "telemetry",
             "config",
             "ledger",
+            "archive",
             "pool",
             "consensus",
             "wallet",
             "network",
             "rpc",
+        ],
+    ),
+    (
+        "tools",
+        &[
+            "primitives",
+            "durable",
+            "light",
+            "telemetry",
+            "config",
+            "ledger",
+            "archive",
+            "pool",
+            "consensus",
+            "wallet",
+            "network",
+            "rpc",
+            "node",
         ],
     ),
 ];

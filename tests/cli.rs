@@ -54,7 +54,7 @@ fn mode(file: &Path) -> u32 {
 #[test]
 fn every_command_explains_itself() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 15] = [
+    let commands: [&[&str]; 17] = [
         &[],
         &["run"],
         &["devnet"],
@@ -67,6 +67,8 @@ fn every_command_explains_itself() {
         &["proof", "verify"],
         &["status"],
         &["stop"],
+        &["backup"],
+        &["restore"],
         &["check-config"],
         &["completions"],
         &["man"],
@@ -90,6 +92,7 @@ fn wrong_usage_is_status_2_and_a_slip_gets_a_suggestion() {
         &["run", "--network", "moonnet"][..],
         &["run", "--color", "blue"],
         &["run", "--log-level", "masternode=loud"],
+        &["run", "--trusted-block", "42"],
         &["devnet", "--nodes", "2"],
         &["devnet", "--nodes", "17"],
         &["devnet", "--json"],

@@ -6,11 +6,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use masternode::config::ColorChoice;
 use masternode::config::reading;
-use masternode::light::bundle::TrustedHeader;
 use masternode::primitives::amount::Amount;
 use masternode::primitives::chain::NetworkKind;
 use masternode::primitives::hash::Txid;
 use masternode::primitives::tier::Tier;
+use masternode::primitives::trusted::TrustedHeader;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -49,6 +49,10 @@ pub enum Command {
     Status(StatusArgs),
     /// Stop a running node in order
     Stop(StopArgs),
+    /// Copy the chain of a node, running or not, into a folder that is verified
+    Backup(BackupArgs),
+    /// Make the database of a node from a backup, verified before and after
+    Restore(RestoreArgs),
     /// Check a configuration file without starting anything
     CheckConfig(CheckConfigArgs),
     /// Print the completion script of a shell
@@ -80,6 +84,9 @@ pub struct RunArgs {
     pub node: NodeArgs,
     #[command(flatten)]
     pub screen: ScreenArgs,
+    /// Block you trust, learned from another operator: for a node that is new or was away for long
+    #[arg(long, value_name = "HEIGHT:ID")]
+    pub trusted_block: Option<TrustedHeader>,
     /// Log levels by module, as in info,masternode::network=debug
     #[arg(long, value_name = "FILTER", value_parser = log_filter)]
     pub log_level: Option<String>,
@@ -270,6 +277,48 @@ pub struct StopArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub wait: u64,
 }
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = BACKUP_HELP)]
+pub struct BackupArgs {
+    /// Folder to make; it must not exist, or be empty
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub target: PathBuf,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Copy the key files too, as they are: whoever gets the backup gets them
+    #[arg(long)]
+    pub keys: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+const BACKUP_HELP: &str = "The node may be running and goes on voting. The backup holds all blocks, the state of one height, \
+                           genesis.toml and masternode.toml, and never the vote log. It gets its name when it was read \
+                           back from the disk and its state hash recounted. Exit status: 0 done, 1 failed, 78 the data \
+                           of the node is at fault.";
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = RESTORE_HELP)]
+pub struct RestoreArgs {
+    /// Folder that `masternode backup` has made
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub backup: PathBuf,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Rename what is in the way (db, journal, sign_floor, instance) to NAME.old-1; nothing is deleted
+    #[arg(long)]
+    pub set_aside: bool,
+    /// Only verify the backup
+    #[arg(long, conflicts_with = "set_aside")]
+    pub check: bool,
+}
+
+const RESTORE_HELP: &str = "The node must be stopped. Configuration and keys that are in the data directory stay; what is \
+                            missing comes from the backup. The vote log counts as lost: the restored masternode follows \
+                            the chain and signs again when that has let it, by itself. Exit status: 0 done, 1 failed, \
+                            78 backup or data directory are at fault.";
 
 #[derive(Clone, Debug, Args)]
 pub struct CheckConfigArgs {

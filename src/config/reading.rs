@@ -8,6 +8,7 @@
 use crate::config::{BootstrapPeer, Config, default_data_dir};
 use crate::primitives::chain::NetworkKind;
 use crate::primitives::clean::CleanText;
+use crate::primitives::trusted::TrustedHeader;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
@@ -71,9 +72,11 @@ const RULES: &[(&str, Rule)] = &[
     ("p2p.advertise", Rule::Text(optional_address)),
     ("p2p.bootstrap", Rule::Each(bootstrap_peer, BOOTSTRAP_MAX)),
     ("p2p.inbound_max", Rule::Between(0, 4_096)),
+    ("p2p.inbound_of_network_max", Rule::Between(1, 4_096)),
     ("p2p.outbound_target", Rule::Between(0, 256)),
     ("p2p.latency_ms", Rule::Between(0, 10_000)),
     ("p2p.ping_interval_s", Rule::Between(1, 300)),
+    ("sync.trusted_block", Rule::Text(trusted_block)),
     ("consensus.era_ms", Rule::Between(100, TIMER_MS_MAX)),
     ("consensus.tick_ms", Rule::Between(1, 10_000)),
     ("consensus.grace_ms", Rule::Between(1, TIMER_MS_MAX)),
@@ -90,6 +93,9 @@ const RULES: &[(&str, Rule)] = &[
     ("pool.rejections_max", Rule::Between(0, 10_000_000)),
     ("pool.rejection_ttl_s", Rule::Between(1, 86_400)),
     ("storage.cache_bytes", Rule::Between(1 << 20, BYTES_MAX)),
+    ("storage.free_warn_bytes", Rule::Between(0, BYTES_MAX)),
+    ("storage.free_vote_bytes", Rule::Between(0, BYTES_MAX)),
+    ("storage.free_stop_bytes", Rule::Between(0, BYTES_MAX)),
     ("storage.snapshots_kept", Rule::Between(0, 4)),
     ("storage.snapshot_blocks", Rule::Between(1, 1_000_000)),
     ("storage.snapshot_bytes_max", Rule::Between(1 << 20, BYTES_MAX)),
@@ -134,6 +140,17 @@ fn optional_address(text: &str) -> Result<(), String> {
 
 fn bootstrap_peer(text: &str) -> Result<(), String> {
     text.parse::<BootstrapPeer>().map(|_| ()).map_err(|error| error.to_string())
+}
+
+fn trusted_block(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let parsed = text.parse::<TrustedHeader>();
+    parsed.map(|_| ()).map_err(|_| {
+        "must be HEIGHT:ID, as the line `to trust` of another operator's `masternode status` shows it"
+            .to_owned()
+    })
 }
 
 /// Checks a log filter, as a setting or on the command line.

@@ -1,5 +1,6 @@
 //! What goes into the machine: time, messages whose signatures were checked, connections.
 
+use crate::consensus::trust::{Route, RouteFault};
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::EraTag;
@@ -53,8 +54,14 @@ pub enum Input {
     Message { from: PeerId, message: Verified<Message> },
     /// A decided block that was pulled, with valid certificate and signatures.
     Decided { from: PeerId, block: Verified<(Block, Qc)> },
+    /// An answer to [`Output::PullRoute`](crate::consensus::output::Output::PullRoute): the way to the trusted
+    /// block, or why there is none by what `from` holds.
+    Route { from: PeerId, route: Result<Route, RouteFault> },
     /// A connection passed the handshake; `vote_key` when the peer proved to hold one.
     PeerUp { peer: PeerId, vote_key: Option<PublicKey> },
+    /// The node wants nothing signed for this reason, or has none any more (`None`). Takes effect at once;
+    /// signing begins again as at a start, when a quorum was heard.
+    Hold { reason: Option<String> },
     /// A connection ended.
     PeerDown { peer: PeerId },
 }

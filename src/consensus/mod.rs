@@ -18,4 +18,5 @@ pub mod standing;
 mod stream;
 mod tally;
 pub mod timing;
+pub mod trust;
 pub mod verify;

@@ -14,6 +14,7 @@ use crate::primitives::masternode::MasternodeStatus;
 use crate::primitives::message::{Message, PeerId, Proposal};
 use crate::primitives::rejection::Rejection;
 use crate::primitives::transaction::Transaction;
+use crate::primitives::trusted::TrustedHeader;
 use crate::primitives::vote::{Step, Vote, VoteBatch};
 use std::sync::Arc;
 
@@ -67,6 +68,10 @@ pub enum Output {
     /// [`Input::Decided`](crate::consensus::input::Input::Decided). Repeated while behind: the driver
     /// ignores it while a pull of the same height from the same peer is under way.
     PullBlock { peer: PeerId, height: u64 },
+    /// Ask `peer` for the headers between `tip` and `trusted`, which must not be of before `oldest_ms`; answer
+    /// with [`Input::Route`](crate::consensus::input::Input::Route). Repeated as
+    /// [`Output::PullBlock`] is.
+    PullRoute { peer: PeerId, tip: TrustedHeader, trusted: TrustedHeader, oldest_ms: u64 },
     /// `txid` is final: a quorum of the era commit-voted it, with what proves it to others.
     Final { height: u64, txid: Txid, claim: FinalityClaim },
     /// The block is decided and already applied to the host's state; its `Decided` record precedes

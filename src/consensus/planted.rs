@@ -48,12 +48,30 @@ pub enum Bug {
     RestartForgetsInputLocks,
     /// The own stream begins anew after a restart.
     RestartResetsSequence,
+    /// Any `Resume` of the own key is taken for the own one.
+    ResumesWithoutItsNonce,
+    /// Signs with the log it has before it has heard the others.
+    SignsBeforeListening,
+    /// A lost log is taken for a whole one.
+    LostLogSigns,
+    /// In a new directory it signs at any height.
+    NewDirectorySigns,
+    /// Signs as soon as its `Resume` is handed in.
+    SignsBeforeItsResume,
+    /// The `Resume` of somebody else is ignored.
+    DisplacedGoesOn,
+    /// The committee of the height before decides this one, too.
+    CommitteeOfLastHeight,
+    /// When the committee gets smaller, the one before still votes.
+    LeaversStillVote,
+    /// A precommit that comes after the decision is not kept for the next block.
+    LatePrecommitsIgnored,
 }
 
 #[cfg(feature = "planted-bugs")]
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 30] = [
         Self::ForgottenLock,
         Self::VotesAfterLast,
         Self::RoundsBeforeLast,
@@ -75,6 +93,15 @@ impl Bug {
         Self::RestartForgetsCommits,
         Self::RestartForgetsInputLocks,
         Self::RestartResetsSequence,
+        Self::ResumesWithoutItsNonce,
+        Self::SignsBeforeListening,
+        Self::LostLogSigns,
+        Self::NewDirectorySigns,
+        Self::SignsBeforeItsResume,
+        Self::DisplacedGoesOn,
+        Self::CommitteeOfLastHeight,
+        Self::LeaversStillVote,
+        Self::LatePrecommitsIgnored,
     ];
 }
 

@@ -35,6 +35,8 @@ pub enum Standing {
     Listening { heard_weight: u64, quorum_weight: u64 },
     /// A member of the committee that votes, or would if it were one.
     Signing,
+    /// The node has told it not to sign for now.
+    Held { reason: String },
     /// Waits to be let back by the chain: the safe start, or a jail term.
     Resuming { reason: String, stage: Stage },
     /// Block `height` holds a `Resume` of another process with this key; nothing is signed after it.
@@ -63,6 +65,7 @@ impl Standing {
     pub fn explanation(&self) -> Option<(String, String)> {
         match self {
             Self::Observing | Self::Signing | Self::Listening { .. } => None,
+            Self::Held { reason } => Some(("held back".to_owned(), reason.clone())),
             Self::Resuming { reason, stage } => {
                 Some((format!("safe start, {}", stage.text()), reason.clone()))
             }

@@ -11,6 +11,7 @@
 pub mod apply;
 pub mod attendance;
 pub mod genesis;
+pub mod planted;
 pub mod registry;
 pub mod rewards;
 pub mod set_hash;
@@ -113,6 +114,15 @@ impl Ledger {
     #[must_use]
     pub fn network(&self) -> NetworkKind {
         self.network
+    }
+
+    /// Plants a fault in the registry, for tests of the tests.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant(&self, bug: planted::Bug) {
+        let tip = self.tip();
+        let mut registry = (*tip.registry).clone();
+        registry.planted = planted::Planted::of(bug);
+        self.tip.store(Arc::new(State { registry: Arc::new(registry), ..(*tip).clone() }));
     }
 
     /// Consensus parameters of the next block.

@@ -8,6 +8,7 @@
 //! [`specials`](crate::ledger::specials) and [`attendance`](crate::ledger::attendance).
 
 use crate::ledger::attendance::Attendance;
+use crate::ledger::planted::{Bug, Planted};
 use crate::primitives::clean::CleanText;
 use crate::primitives::committee::{COMMITTEE_MAX, COMMITTEE_MIN, Committee, Member};
 use crate::primitives::encoding::{Decode, Encode, encode};
@@ -152,6 +153,8 @@ pub struct Registry {
     /// Keys that are never registered again, ascending.
     tombstoned_keys: Arc<BTreeSet<PublicKey>>,
     index: Arc<Index>,
+    /// The fault planted in tests of the tests.
+    pub(super) planted: Planted,
 }
 
 /// A registry as it is stored: the entries by id, then the tombstoned keys ascending.
@@ -169,7 +172,8 @@ impl Registry {
     pub fn from_parts((mut entries, tombstoned): RegistryParts) -> Self {
         entries.sort_by_key(|entry| entry.id);
         let tombstoned_keys = Arc::new(tombstoned.into_iter().collect());
-        let mut registry = Self { entries, tombstoned_keys, index: Arc::default() };
+        let mut registry =
+            Self { entries, tombstoned_keys, index: Arc::default(), planted: Planted::default() };
         registry.reindex();
         registry
     }
@@ -236,15 +240,21 @@ impl Registry {
     /// ones fill it up to that number in the same order: a committee of two would be no committee.
     #[must_use]
     pub fn committee(&self) -> Committee {
-        let heaviest = |belongs: fn(&Entry) -> bool| -> Vec<&Entry> {
+        let heaviest = |belongs: &dyn Fn(&Entry) -> bool| -> Vec<&Entry> {
             let mut found: Vec<&Entry> = self.entries().filter(|entry| belongs(entry)).collect();
             found.sort_by_key(|entry| (Reverse(entry.tier.weight()), entry.id));
             found
         };
-        let mut chosen = heaviest(|entry| entry.status == MasternodeStatus::Active);
+        let votes = |entry: &Entry| match entry.status {
+            MasternodeStatus::Active => true,
+            MasternodeStatus::Jailed => self.planted.has(Bug::JailedVotes),
+            MasternodeStatus::Unbonding { .. } => self.planted.has(Bug::UnbondingVotes),
+            MasternodeStatus::Tombstoned { .. } => false,
+        };
+        let mut chosen = heaviest(&votes);
         chosen.truncate(COMMITTEE_MAX);
         if chosen.len() < COMMITTEE_MIN {
-            let others = heaviest(|entry| {
+            let others = heaviest(&|entry| {
                 matches!(entry.status, MasternodeStatus::Jailed | MasternodeStatus::Tombstoned { .. })
             });
             chosen.extend(others.into_iter().take(COMMITTEE_MIN - chosen.len()));

@@ -12,6 +12,7 @@
 //! registration, which are those of a payment, see [`validate`](crate::ledger::validate).
 
 use crate::ledger::attendance::{self, Attendance};
+use crate::ledger::planted::Bug;
 use crate::ledger::registry::{Entry, FORMER_KEYS_MAX, FormerKey, Registry, Resumed, check_name};
 use crate::primitives::certificate::Qc;
 use crate::primitives::committee::{COMMITTEE_MIN, Committee};
@@ -242,6 +243,7 @@ fn apply(
     special: &Special,
 ) -> Option<Burn> {
     let (since_ms, txid) = (step.time_ms, transaction.id());
+    let keeps_window = registry.planted.has(Bug::ResumeKeepsWindow);
     match special {
         Special::Register(registration) => register(registry, transaction, registration),
         Special::Update(update) => registry.change(update.validator, |entry| {
@@ -258,7 +260,9 @@ fn apply(
             entry.sequence = resume.sequence;
             entry.status = MasternodeStatus::Active;
             entry.resumed = Some(Resumed { height: step.height, nonce: resume.nonce });
-            entry.attendance = Attendance::default();
+            if !keeps_window {
+                entry.attendance = Attendance::default();
+            }
             change_key(entry, step, resume.new_vote_key.map(|(key, _)| key));
         }),
         Special::Evidence(evidence) => {

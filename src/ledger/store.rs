@@ -12,19 +12,22 @@ mod batches;
 pub mod containment;
 mod failure;
 pub mod folder;
+pub mod install;
 mod loading;
 mod reading;
 mod records;
 pub mod scan;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
+use crate::durable::sync_folder;
 use crate::ledger::apply::BlockWrite;
 use crate::ledger::genesis::Genesis;
 use crate::ledger::store::batches::Batches;
 use crate::ledger::store::containment::contain_panics;
 use crate::ledger::store::failure::{Failure, guarded};
-use crate::ledger::store::folder::{StoreError, read_marker, sync_blobs, sync_folder, write_marker};
+use crate::ledger::store::folder::{StoreError, read_marker, sync_blobs, write_marker};
 use crate::ledger::store::records::{
     FORMAT, REGISTRY_PLACE, Stream, TIP_KEY, TipRecord, chunk_key, seal, stream_of, unseal,
 };
@@ -155,7 +158,7 @@ impl Store {
         let mut batches = Batches::of_genesis(self.genesis.state(), &self.genesis.utxos());
         batches.meta.insert(CHAIN_KEY, seal(CHAIN_KEY, &encode(&(chain, FORMAT))));
         self.write(&batches)?;
-        sync_folder(&self.dir)?;
+        sync_folder(&self.dir).map_err(|error| StoreError::io(&error.path, &error.source))?;
         write_marker(&self.dir, chain)
     }
 

@@ -6,10 +6,10 @@ use crate::light::finality::{FinalityProof, Shown};
 use crate::light::{BUNDLE_BYTES_MAX, ProofError};
 use crate::primitives::block::Header;
 use crate::primitives::encoding::{Decode, Encode, decode, encode};
-use crate::primitives::hash::{BlockId, ChainId, ParseHexError};
+use crate::primitives::hash::ChainId;
 use crate::primitives::keys::Checker;
 use crate::primitives::params::Params;
-use std::fmt;
+use crate::primitives::trusted::TrustedHeader;
 
 /// First bytes of every bundle.
 pub const MAGIC: [u8; 8] = *b"TCMNPROO";
@@ -44,39 +44,6 @@ pub struct ProofBundle {
     pub links: Vec<Link>,
     /// The proof.
     pub proof: Proof,
-}
-
-/// A header to trust: its height for people, its id for the check. Written `HEIGHT:ID`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TrustedHeader {
-    /// Its height.
-    pub height: u64,
-    /// Its id.
-    pub id: BlockId,
-}
-
-/// A text that names no header.
-#[derive(Debug, thiserror::Error)]
-pub enum ParseTrustedError {
-    #[error("`{0}` is not HEIGHT:ID, as in 42:9f86d0..., with the 64 hexadecimal digits of the block id")]
-    Form(String),
-    #[error("the block id {0}")]
-    Id(#[from] ParseHexError),
-}
-
-impl fmt::Display for TrustedHeader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.height, self.id)
-    }
-}
-
-impl std::str::FromStr for TrustedHeader {
-    type Err = ParseTrustedError;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let form = || ParseTrustedError::Form(text.chars().take(100).collect());
-        let (height, id) = text.split_once(':').ok_or_else(form)?;
-        Ok(Self { height: height.parse().map_err(|_| form())?, id: id.parse()? })
-    }
 }
 
 impl ProofBundle {

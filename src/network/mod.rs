@@ -6,7 +6,8 @@
 //! the sender down; everything spawned ends with [`Network::shutdown`].
 //!
 //! In reading order: `wire` (frames, classes), `tls`, `handshake`, `endpoint` (socket), `queue`, `peers`
-//! (registry), `connection` (life of one), `listener`, `dialer`, `discovery` (addresses), `router`.
+//! (registry), `tallies` (counts and limits), `connection` (life of one), `listener`, `dialer`, `members` (links to
+//! the committee), `netgroup`, `discovery` (addresses), `router`.
 //! Absent: what messages mean, which peers deserve a ban, and which of them are members.
 
 pub mod connection;

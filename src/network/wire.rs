@@ -60,7 +60,8 @@ impl Class {
             | Message::GetSnapshots
             | Message::GetSnapshotManifest { .. }
             | Message::GetSnapshotPart { .. }
-            | Message::GetLinks { .. } => Self::Votes,
+            | Message::GetLinks { .. }
+            | Message::GetHeaders { .. } => Self::Votes,
             Message::Transaction(_) => Self::Transactions,
             Message::Transactions(_)
             | Message::Stream(_)
@@ -71,7 +72,8 @@ impl Class {
             | Message::Snapshots(_)
             | Message::SnapshotManifest { .. }
             | Message::SnapshotPart { .. }
-            | Message::Links { .. } => Self::Bulk,
+            | Message::Links { .. }
+            | Message::Headers(_) => Self::Bulk,
         }
     }
 

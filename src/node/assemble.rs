@@ -9,6 +9,7 @@ use crate::consensus::standing::{NOT_REGISTERED, Stage, Standing};
 use crate::node::host_info::HostProbe;
 use crate::node::hub::{Hub, Identity, MachineReport, Phase};
 use crate::node::metrics::MemberStats;
+use crate::node::space::SpaceLimits;
 use crate::primitives::clean::CleanText;
 use crate::primitives::committee::{Committee, VoterIndex};
 use crate::primitives::message::PeerId;
@@ -26,9 +27,6 @@ const ALERTS_MAX: usize = 64;
 /// How long a peer may be one height ahead before this node calls itself behind: a block takes
 /// a moment to arrive everywhere.
 const BEHIND_GRACE_US: u64 = 2_000_000;
-/// Free disk space below which an operator is warned, and below which it is critical.
-const DISK_LOW_BYTES: u64 = 5 << 30;
-const DISK_CRITICAL_BYTES: u64 = 1 << 30;
 /// Blocks the database may lag behind the journal before an operator is told.
 const STORE_LAG_HIGH: u64 = 8;
 /// Fewest peers whose median clock is worth comparing with.
@@ -110,6 +108,7 @@ impl Assembler {
                 NodeState::Signing
                     | NodeState::NotSigning { .. }
                     | NodeState::Observing
+                    | NodeState::NeedsTrustedBlock { .. }
                     | NodeState::Syncing { .. }
             )
         {
@@ -136,7 +135,7 @@ impl Assembler {
             host,
             alerts: hub.standing_alerts.lock().iter().cloned().collect(),
         };
-        let conditions = conditions(&snapshot, hub.identity.timing.skew_ms);
+        let conditions = conditions(&snapshot, hub.identity.timing.skew_ms, &hub.identity.space);
         self.raise(&mut snapshot, conditions);
         snapshot
     }
@@ -164,6 +163,9 @@ impl Assembler {
             (_, Some(machine)) => machine,
         };
         let view = &machine.view;
+        if let Some(untrusted) = &view.untrusted {
+            return NodeState::NeedsTrustedBlock { reason: CleanText::new(&untrusted.explanation()) };
+        }
         let ahead = view.best_height.saturating_sub(view.height);
         let behind_since_us = match ahead {
             0 => {
@@ -386,7 +388,11 @@ fn median_offset(peers: &PeersInfo) -> Option<i64> {
 
 /// What an operator should know about this snapshot; a key stands for one alert however often its
 /// figures change.
-fn conditions(snapshot: &Snapshot, skew_ms: u64) -> Vec<(&'static str, AlertLevel, String)> {
+fn conditions(
+    snapshot: &Snapshot,
+    skew_ms: u64,
+    space: &SpaceLimits,
+) -> Vec<(&'static str, AlertLevel, String)> {
     let mut found = Vec::new();
     if let NodeState::WaitingForQuorum { missing, .. } = &snapshot.state {
         let names: Vec<&str> = missing.iter().map(CleanText::as_str).collect();
@@ -396,11 +402,14 @@ fn conditions(snapshot: &Snapshot, skew_ms: u64) -> Vec<(&'static str, AlertLeve
     if let NodeState::NotSigning { reason, .. } = &snapshot.state {
         found.push(("standing", AlertLevel::Critical, format!("{}; {reason}", snapshot.state.label())));
     }
+    if let NodeState::NeedsTrustedBlock { reason } = &snapshot.state {
+        found.push(("trust", AlertLevel::Critical, format!("{}: {reason}", snapshot.state.label())));
+    }
     if let Some(text) = stalled(snapshot) {
         found.push(("stalled", AlertLevel::Warning, text));
     }
-    if let Some(free) = snapshot.host.disk_free_bytes.filter(|free| *free < DISK_LOW_BYTES) {
-        let level = if free < DISK_CRITICAL_BYTES { AlertLevel::Critical } else { AlertLevel::Warning };
+    if let Some(free) = snapshot.host.disk_free_bytes.filter(|free| *free < space.warn_bytes) {
+        let level = if free < space.vote_bytes { AlertLevel::Critical } else { AlertLevel::Warning };
         // Rounded, so that the alert does not change with every block written.
         let gib = free as f64 / f64::from(1 << 30);
         let text = format!("only {gib:.1} GiB free on the disk of {}", snapshot.node.data_dir);

@@ -3,13 +3,16 @@
 //! A block is served from memory until the store has it, then from the store. Each peer may have a few
 //! requests waiting; what is beyond it is dropped, and the peer asks again or asks another.
 
+use crate::consensus::trust::HEADERS_MAX;
 use crate::ledger::apply::BlockWrite;
 use crate::ledger::store::Store;
+use crate::ledger::store::folder::StoreError;
 use crate::network::Network;
 use crate::network::router::Recipients;
 use crate::node::halt::Halt;
 use crate::node::snapshots::maker::Clerk;
-use crate::primitives::block::{Block, Outline};
+use crate::node::space::{Space, Writer};
+use crate::primitives::block::{Block, Header, Outline};
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::Txid;
 use crate::primitives::message::{Message, PeerId};
@@ -58,14 +61,14 @@ impl RecentBlocks {
     }
 }
 
-/// The store thread: stores blocks in order until the effects are gone. After a failure nothing is
-/// stored any more; the vote log keeps those blocks for the next start.
+/// The store thread: stores blocks in order until the effects are gone. A full disk is waited out; after
+/// any other failure nothing is stored any more. The vote log keeps what is not stored.
 pub fn store_blocks(
     blocks: &Receiver<BlockWrite>,
     store: &Arc<Store>,
     durable: &AtomicU64,
     recent: &RecentBlocks,
-    halt: &Halt,
+    (halt, space): (&Halt, &Space),
     snapshots: &Clerk,
 ) {
     while let Ok(write) = blocks.recv() {
@@ -73,7 +76,7 @@ pub fn store_blocks(
             continue;
         }
         let height = write.diff.header.height;
-        match store.commit(&write) {
+        match commit(store, &write, space) {
             Ok(()) => {
                 durable.store(height, Ordering::Release);
                 recent.stored(height);
@@ -82,6 +85,20 @@ pub fn store_blocks(
             Err(error) => halt.set(format!("block {height} was not stored: {error}")),
         }
     }
+}
+
+fn commit(store: &Store, write: &BlockWrite, space: &Space) -> Result<(), StoreError> {
+    let mut result = store.commit(write);
+    while let Err(error) = &result
+        && error.is_full()
+        && space.wait(Writer::Store, error.to_string())
+    {
+        result = store.reopen().and_then(|()| store.commit(write));
+    }
+    if result.is_ok() {
+        space.found(Writer::Store);
+    }
+    result
 }
 
 /// Takes requests for decided blocks, few of each peer.
@@ -158,8 +175,23 @@ impl BlockServer {
                 let transactions = self.bodies(*height, *from)?;
                 Some(Message::BlockBodies { height: *height, from: *from, transactions })
             }
+            Message::GetHeaders { last, count } => Some(Message::Headers(self.headers(*last, *count))),
             _ => None,
         }
+    }
+
+    /// Headers up to `last`, ascending: none when one of them is not here.
+    fn headers(&self, last: u64, count: u16) -> Vec<Header> {
+        let count = u64::from(count.min(HEADERS_MAX));
+        let header = |height: u64| match self.recent.find(height) {
+            Some((block, _)) => Some(block.header.clone()),
+            None => self.store.header(height).unwrap_or_else(|error| {
+                tracing::error!(height, %error, "a stored header cannot be read");
+                None
+            }),
+        };
+        let first = last.saturating_sub(count.saturating_sub(1)).max(1);
+        (first..=last).map(header).collect::<Option<_>>().unwrap_or_default()
     }
 
     fn outline(&self, height: u64) -> Option<(Outline, Qc)> {

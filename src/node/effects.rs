@@ -7,7 +7,8 @@
 //! any burst, and only a disk that stands still for seconds fills it, where waiting is right.
 //!
 //! When the log fails nothing is carried out any more, ever: what was sent stays true, what was not sent
-//! never was. Deliberately absent: retries of a failed sync (see [`journal`](crate::node::journal)).
+//! never was. A full disk is waited out, with everything kept in order behind it. Deliberately absent:
+//! retries of a failed sync (see [`journal`](crate::node::journal)).
 
 use crate::consensus::output::{Output, Record};
 use crate::consensus::standing::Nonce;
@@ -56,6 +57,10 @@ pub trait Sink: Send {
     fn observe(&mut self, outputs: &[Output]);
     /// Height up to which the store holds every block.
     fn durable_height(&self) -> u64;
+    /// The log found no space. Waits a while and says whether to try again; `false` when the node stops.
+    fn wait_for_space(&mut self, reason: String) -> bool;
+    /// There is space again.
+    fn has_space(&mut self);
     /// The log has failed; nothing will be carried out any more.
     fn failed(&mut self, reason: String);
 }
@@ -124,7 +129,7 @@ impl<L: Log, S: Sink> Group<'_, L, S> {
     fn finish(&mut self, sync_times: &LatencyWindow) -> Result<(), VoteLogError> {
         if self.staged {
             let begun = Instant::now();
-            self.log.commit()?;
+            self.durably(|log| log.commit())?;
             let took_us = micros(begun.elapsed());
             sync_times.record(monotonic_us(), took_us);
             self.sink.synced(took_us);
@@ -139,16 +144,38 @@ impl<L: Log, S: Sink> Group<'_, L, S> {
             self.carried += 1;
             match output {
                 Output::Persist { .. } => {}
-                Output::Sign { since, next } => self.log.sign(*since, *next)?,
+                Output::Sign { since, next } => {
+                    let (since, next) = (*since, *next);
+                    self.durably(|log| log.sign(since, next))?;
+                }
                 Output::Committed { block, .. } => {
                     let next = block.header.height + 1;
                     self.sink.carry_out(output);
-                    self.log.next_height(next, self.sink.durable_height())?;
+                    let durable = self.sink.durable_height();
+                    self.durably(|log| log.next_height(next, durable))?;
                 }
                 other => self.sink.carry_out(other),
             }
         }
         Ok(())
+    }
+
+    /// Does something with the log, again and again as long as the disk is full.
+    fn durably(&mut self, work: impl Fn(&mut L) -> Result<(), VoteLogError>) -> Result<(), VoteLogError> {
+        let mut result = work(self.log);
+        if !result.as_ref().is_err_and(VoteLogError::is_full) {
+            return result;
+        }
+        while let Err(error) = &result
+            && error.is_full()
+            && self.sink.wait_for_space(error.to_string())
+        {
+            result = work(self.log);
+        }
+        if result.is_ok() {
+            self.sink.has_space();
+        }
+        result
     }
 }
 
@@ -170,6 +197,8 @@ mod tests {
         Synced(Vec<u32>),
         Sent(u32),
         MaySign(Nonce),
+        Waited,
+        HasSpace,
         Failed,
     }
 
@@ -179,6 +208,8 @@ mod tests {
         staged: Vec<u32>,
         trace: Trace,
         syncs_left: usize,
+        /// Syncs that find no space first.
+        full: usize,
         /// Called within each sync: what the engine does meanwhile.
         meanwhile: Box<dyn FnMut() + Send>,
     }
@@ -194,6 +225,11 @@ mod tests {
         }
         fn commit(&mut self) -> Result<(), VoteLogError> {
             (self.meanwhile)();
+            if let Some(left) = self.full.checked_sub(1) {
+                self.full = left;
+                let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+                return Err(JournalError::Io { action: "write", path: "log".into(), source }.into());
+            }
             self.syncs_left = match self.syncs_left.checked_sub(1) {
                 Some(left) => left,
                 None => return Err(JournalError::Poisoned.into()),
@@ -223,6 +259,14 @@ mod tests {
         fn durable_height(&self) -> u64 {
             0
         }
+        fn wait_for_space(&mut self, _: String) -> bool {
+            let mut trace = self.0.lock();
+            trace.push(Seen::Waited);
+            trace.iter().filter(|seen| **seen == Seen::Waited).count() < 5
+        }
+        fn has_space(&mut self) {
+            self.0.lock().push(Seen::HasSpace);
+        }
         fn failed(&mut self, _: String) {
             self.0.lock().push(Seen::Failed);
         }
@@ -250,6 +294,15 @@ mod tests {
 
     /// Runs batches, of which the last ones arrive during the first sync.
     fn traced(before: Vec<Vec<Output>>, during: Vec<Vec<Output>>, syncs: usize) -> Vec<Seen> {
+        traced_on_a_full_disk(before, during, syncs, 0)
+    }
+
+    fn traced_on_a_full_disk(
+        before: Vec<Vec<Output>>,
+        during: Vec<Vec<Output>>,
+        syncs: usize,
+        full: usize,
+    ) -> Vec<Seen> {
         let trace = Trace::default();
         let (sender, receiver) = queue();
         for batch in before {
@@ -263,7 +316,8 @@ mod tests {
                 }
             }
         });
-        let mut log = FakeLog { staged: Vec::new(), trace: trace.clone(), syncs_left: syncs, meanwhile };
+        let mut log =
+            FakeLog { staged: Vec::new(), trace: trace.clone(), syncs_left: syncs, full, meanwhile };
         run(&receiver, &mut log, &mut FakeSink(trace.clone()), &LatencyWindow::new(1_000_000));
         trace.lock().clone()
     }
@@ -308,5 +362,35 @@ mod tests {
         let during = vec![vec![persist(2), send(2)], vec![send(3)]];
         let seen = traced(vec![vec![persist(1), send(1)]], during, 1);
         assert_eq!(seen, [Seen::Synced(vec![1]), Seen::Sent(1), Seen::Failed]);
+    }
+
+    #[test]
+    fn on_a_full_disk_everything_waits_in_order_until_there_is_space_and_nothing_is_lost() {
+        let during = vec![vec![send(9), persist(2), send(2)]];
+        let seen = traced_on_a_full_disk(vec![vec![persist(1), send(1)]], during, 9, 3);
+        let waited = || Seen::Waited;
+        let expected = [
+            waited(),
+            waited(),
+            waited(),
+            Seen::HasSpace,
+            Seen::Synced(vec![1]),
+            Seen::Sent(1),
+            Seen::Sent(9),
+            Seen::Synced(vec![2]),
+            Seen::Sent(2),
+        ];
+        // The word that there is space comes after the sync that shows it.
+        let mut sorted = seen.clone();
+        if let Some(at) = sorted.iter().position(|seen| *seen == Seen::HasSpace) {
+            sorted.swap(at, at - 1);
+        }
+        assert_eq!(sorted, expected);
+    }
+
+    #[test]
+    fn a_node_that_stops_while_the_disk_is_full_sends_nothing_of_what_waits() {
+        let seen = traced_on_a_full_disk(vec![vec![persist(1), send(1)]], vec![], 9, 99);
+        assert_eq!(seen, [vec![Seen::Waited; 5], vec![Seen::Failed]].concat());
     }
 }

@@ -8,21 +8,27 @@
 //! so a data directory whose vote key was replaced is refused. A floor without a key (of an observer, or
 //! written by hand) is bound by the first masternode that starts on it.
 //!
-//! Written whole: temporary file, sync, rename, sync of the directory.
+//! After an orderly stop it also says where the vote log ended, so that a log cut short or changed while
+//! the node was down is told from one that a crash left incomplete. That line goes before the log is
+//! written again. The last line is a checksum; a file written by hand needs none.
 
 use crate::consensus::standing::Nonce;
+use crate::durable::{WriteError, is_no_space, write_whole};
 use crate::node::instance::{Instance, InstanceError};
-use crate::node::journal::{Journal, JournalError};
+use crate::node::journal::{Journal, JournalError, LogEnd};
+use crate::primitives::hash::{Domain, hash};
 use crate::primitives::keys::PublicKey;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Name of the file in the data directory.
 pub const FLOOR_FILE_NAME: &str = "sign_floor";
 const HEIGHT_PREFIX: &str = "height = ";
 const KEY_PREFIX: &str = "vote_key = ";
+const END_PREFIX: &str = "log_end = ";
+const CHECK_PREFIX: &str = "check = ";
+/// Digits of the checksum: damage, not forgery, is what it is against.
+const CHECK_DIGITS: usize = 16;
 
 /// Why the floor cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +44,10 @@ pub enum FloorError {
         source: io::Error,
     },
     /// The file holds something else.
-    #[error("`{path}` is damaged: it must hold a line `height = N`")]
+    #[error(
+        "`{path}` is damaged: it must hold a line `height = N`; a masternode sets it aside and asks the chain to be let \
+         back, otherwise move the file away"
+    )]
     Damaged { path: PathBuf },
     /// The directory was signed in with another key.
     #[error(
@@ -48,14 +57,36 @@ pub enum FloorError {
     OtherKey { path: PathBuf, bound: PublicKey, given: PublicKey },
 }
 
+impl FloorError {
+    /// Whether it ends when there is space on the disk again.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_no_space(source))
+    }
+}
+
+impl From<WriteError> for FloorError {
+    fn from(WriteError { action, path, source }: WriteError) -> Self {
+        Self::Io { action, path, source }
+    }
+}
+
+/// What the file says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Content {
+    height: u64,
+    vote_key: Option<PublicKey>,
+    log_end: Option<LogEnd>,
+}
+
 /// The file, with what it says.
 #[derive(Debug)]
 pub struct SignFloor {
     path: PathBuf,
-    height: Option<u64>,
-    /// Key the file is bound to, and whether the file says so already.
+    /// As the file has it; `None` without a file.
+    written: Option<Content>,
+    /// Key that signs, or has signed.
     vote_key: Option<PublicKey>,
-    is_bound: bool,
 }
 
 impl SignFloor {
@@ -65,39 +96,45 @@ impl SignFloor {
     /// [`FloorError`]; [`FloorError::OtherKey`] when another key has signed in this directory.
     pub fn read(data_dir: &Path, given: Option<PublicKey>) -> Result<Self, FloorError> {
         let path = data_dir.join(FLOOR_FILE_NAME);
-        let (height, bound) = match std::fs::read_to_string(&path) {
+        let written = match std::fs::read_to_string(&path) {
             Ok(text) => match parse(&text) {
-                Some((height, bound)) => (Some(height), bound),
+                Some(content) => Some(content),
                 None => return Err(FloorError::Damaged { path }),
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (None, None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(FloorError::Damaged { path });
             }
             Err(source) => return Err(FloorError::Io { action: "read", path, source }),
         };
-        match (bound, given) {
+        match (written.and_then(|content| content.vote_key), given) {
             (Some(bound), Some(given)) if bound != given => Err(FloorError::OtherKey { path, bound, given }),
-            _ => Ok(Self { path, height, vote_key: bound.or(given), is_bound: bound.is_some() }),
+            (bound, _) => Ok(Self { path, written, vote_key: bound.or(given) }),
         }
     }
 
     /// Whether some key has signed, or was about to sign, in this directory.
     #[must_use]
     pub fn is_bound(&self) -> bool {
-        self.is_bound
+        self.written.is_some_and(|content| content.vote_key.is_some())
     }
 
     /// The floor as the file says it; `None` without a file.
     #[must_use]
     pub fn height(&self) -> Option<u64> {
-        self.height
+        self.written.map(|content| content.height)
+    }
+
+    /// Where the vote log ended when the node was stopped in order; `None` after a crash.
+    #[must_use]
+    pub fn log_end(&self) -> Option<LogEnd> {
+        self.written.and_then(|content| content.log_end)
     }
 
     /// A floor without a file.
     #[must_use]
     pub fn absent(data_dir: &Path, given: Option<PublicKey>) -> Self {
-        Self { path: data_dir.join(FLOOR_FILE_NAME), height: None, vote_key: given, is_bound: false }
+        Self { path: data_dir.join(FLOOR_FILE_NAME), written: None, vote_key: given }
     }
 
     /// Puts the floor at `height` even if that is lower: what was signed before does not count any more.
@@ -105,11 +142,7 @@ impl SignFloor {
     /// # Errors
     /// [`FloorError::Io`]: nothing may be sent.
     pub fn restart(&mut self, height: u64) -> Result<(), FloorError> {
-        if self.height == Some(height) {
-            return Ok(());
-        }
-        self.height = None;
-        self.raise(height)
+        self.write(Content { height, vote_key: self.vote_key, log_end: None })
     }
 
     /// Raises the floor to `height` and binds it to the vote key, durably. Two syncs; nothing when the
@@ -118,43 +151,75 @@ impl SignFloor {
     /// # Errors
     /// [`FloorError::Io`]: nothing of `height` may be sent.
     pub fn raise(&mut self, height: u64) -> Result<(), FloorError> {
-        let height = self.height.map_or(height, |floor| floor.max(height));
-        if self.height == Some(height) && self.is_bound == self.vote_key.is_some() {
+        let height = self.height().map_or(height, |floor| floor.max(height));
+        self.write(Content { height, vote_key: self.vote_key, log_end: None })
+    }
+
+    /// The vote log is about to be written: it ends somewhere else from now on. Durable.
+    ///
+    /// # Errors
+    /// [`FloorError::Io`]: the log must not be written.
+    pub fn reopen_log(&mut self) -> Result<(), FloorError> {
+        self.written.map_or(Ok(()), |content| self.write(Content { log_end: None, ..content }))
+    }
+
+    /// The vote log was closed in order and ends here.
+    ///
+    /// # Errors
+    /// [`FloorError::Io`]; the next start then takes the log as a crash left it.
+    pub fn close_log(&mut self, end: LogEnd) -> Result<(), FloorError> {
+        self.written.map_or(Ok(()), |content| self.write(Content { log_end: Some(end), ..content }))
+    }
+
+    fn write(&mut self, content: Content) -> Result<(), FloorError> {
+        if self.written == Some(content) {
             return Ok(());
         }
-        let temporary = self.path.with_extension("new");
-        let io = |action| {
-            let path = self.path.clone();
-            move |source| FloorError::Io { action, path, source }
-        };
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(io("create"))?;
-        let key = self.vote_key.map_or_else(String::new, |key| format!("{KEY_PREFIX}{key}\n"));
-        write!(file, "{HEIGHT_PREFIX}{height}\n{key}").map_err(io("write"))?;
-        file.sync_all().map_err(io("sync"))?;
-        std::fs::rename(&temporary, &self.path).map_err(io("replace"))?;
-        let directory = self.path.parent().unwrap_or(Path::new("."));
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(io("sync"))?;
-        self.height = Some(height);
-        self.is_bound = self.vote_key.is_some();
+        write_whole(&self.path, |_| Ok(text_of(&content)))?;
+        self.written = Some(content);
         Ok(())
     }
 }
 
-/// The height and, if there is one, the key of a floor file.
-fn parse(text: &str) -> Option<(u64, Option<PublicKey>)> {
-    let mut lines = text.trim_end().lines();
-    let height = lines.next()?.trim_end().strip_prefix(HEIGHT_PREFIX)?.parse().ok()?;
-    let key = match lines.next() {
-        Some(line) => Some(line.strip_prefix(KEY_PREFIX)?.parse().ok()?),
+fn check_of(lines: &str) -> String {
+    hash(Domain::FLOOR, &[lines.as_bytes()]).to_string().chars().take(CHECK_DIGITS).collect()
+}
+
+fn text_of(content: &Content) -> String {
+    let mut text = format!("{HEIGHT_PREFIX}{}\n", content.height);
+    if let Some(key) = content.vote_key {
+        text += &format!("{KEY_PREFIX}{key}\n");
+    }
+    if let Some(end) = content.log_end {
+        text += &format!("{END_PREFIX}{} {}\n", end.height, end.bytes);
+    }
+    let check = check_of(&text);
+    text + CHECK_PREFIX + &check + "\n"
+}
+
+/// What a floor file says; `None` when it is not one, or fails its checksum.
+fn parse(text: &str) -> Option<Content> {
+    let mut lines: Vec<&str> = text.trim_end().lines().map(str::trim_end).collect();
+    if let Some(check) = lines.last().and_then(|line| line.strip_prefix(CHECK_PREFIX)) {
+        let checked = text.split_once(CHECK_PREFIX)?.0;
+        if check != check_of(checked) {
+            return None;
+        }
+        lines.pop();
+    }
+    let mut lines = lines.into_iter().peekable();
+    let height = lines.next()?.strip_prefix(HEIGHT_PREFIX)?.parse().ok()?;
+    let mut after =
+        |prefix| lines.next_if(|line| line.starts_with(prefix)).and_then(|line| line.strip_prefix(prefix));
+    let vote_key = after(KEY_PREFIX).map(|key| key.parse().map_err(|_| ())).transpose().ok()?;
+    let log_end = match after(END_PREFIX) {
+        Some(end) => {
+            let (height, bytes) = end.split_once(' ')?;
+            Some(LogEnd { height: height.parse().ok()?, bytes: bytes.parse().ok()? })
+        }
         None => None,
     };
-    lines.next().is_none().then_some((height, key))
+    lines.next().is_none().then_some(Content { height, vote_key, log_end })
 }
 
 /// Vote log and floor together: what has to be durable before anything is sent.
@@ -180,7 +245,31 @@ pub enum VoteLogError {
     Instance(#[from] InstanceError),
 }
 
+impl VoteLogError {
+    /// Whether it ends when there is space on the disk again, so that the same may be tried again.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Journal(error) => error.is_full(),
+            Self::Floor(error) => error.is_full(),
+            Self::Instance(error) => error.is_full(),
+        }
+    }
+}
+
 impl VoteLog {
+    /// Notes where the log ends, for the next start to compare with; nothing is written to it after this.
+    /// A log that has failed, or holds something that was not committed, is left as it is.
+    ///
+    /// # Errors
+    /// [`VoteLogError`]; the next start then takes the log as a crash leaves it.
+    pub fn close(&mut self) -> Result<(), VoteLogError> {
+        match (&mut self.floor, self.journal.end()) {
+            (Some(floor), Some(end)) => Ok(floor.close_log(end)?),
+            _ => Ok(()),
+        }
+    }
+
     /// A log to be written from now on; raises the floor, if there is one, to its height.
     ///
     /// # Errors
@@ -192,6 +281,9 @@ impl VoteLog {
         height: u64,
     ) -> Result<Self, VoteLogError> {
         let mut log = Self { journal, floor, instance, height };
+        if let Some(floor) = &mut log.floor {
+            floor.reopen_log()?;
+        }
         crate::node::effects::Log::next_height(&mut log, height, 0)?;
         Ok(log)
     }
@@ -233,7 +325,9 @@ impl crate::node::effects::Log for VoteLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::primitives::hash::{ChainId, Hash};
+    use crate::primitives::certificate::Qc;
+    use crate::primitives::hash::{BlockId, ChainId, Hash};
+    use crate::primitives::vote::Step;
 
     #[test]
     fn the_floor_is_read_back_and_never_sinks() {
@@ -241,7 +335,7 @@ mod tests {
         let mut floor = SignFloor::read(root.path(), None).unwrap();
         floor.raise(7).unwrap();
         floor.raise(5).unwrap();
-        assert_eq!(SignFloor::read(root.path(), None).unwrap().height, Some(7));
+        assert_eq!(SignFloor::read(root.path(), None).unwrap().height(), Some(7));
     }
 
     #[test]
@@ -260,7 +354,7 @@ mod tests {
         }
         for given in [None, Some(one)] {
             let floor = SignFloor::read(root.path(), given).unwrap();
-            assert!(floor.is_bound() && floor.height == Some(7));
+            assert!(floor.is_bound() && floor.height() == Some(7));
         }
     }
 
@@ -275,12 +369,60 @@ mod tests {
             "12",
             "height = 1\nvote_key = 12",
             "height = 1\n\n2",
+            "height = 1\nlog_end = 1",
+            "height = 1\ncheck = 0123456789abcdef",
         ];
         for text in broken {
             std::fs::write(root.path().join(FLOOR_FILE_NAME), text).unwrap();
             let error = SignFloor::read(root.path(), None).unwrap_err().to_string();
             assert!(error.contains("sign_floor") && error.contains("height = N"), "{error}");
         }
+    }
+
+    #[test]
+    fn no_digit_of_a_floor_can_change_unnoticed_and_one_written_by_hand_is_read() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join(FLOOR_FILE_NAME);
+        let mut floor = SignFloor::read(root.path(), Some(PublicKey([1; 32]))).unwrap();
+        floor.raise(7).unwrap();
+        floor.close_log(LogEnd { height: 7, bytes: 4711 }).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        // But for the line feed at the end.
+        for at in 0..whole.len() - 1 {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                std::fs::write(&path, &bytes).unwrap();
+                assert!(matches!(SignFloor::read(root.path(), None), Err(FloorError::Damaged { .. })));
+            }
+        }
+        std::fs::write(&path, "height = 9\n").unwrap();
+        assert_eq!(SignFloor::read(root.path(), None).unwrap().height(), Some(9));
+    }
+
+    #[test]
+    fn where_the_log_ended_is_told_after_an_orderly_stop_only() {
+        use crate::node::effects::Log as _;
+        let root = tempfile::tempdir().unwrap();
+        let (chain, folder) = (ChainId(Hash([1; 32])), root.path().join("journal"));
+        let open = || {
+            let (journal, _) = Journal::open(&folder, chain, 4).unwrap();
+            VoteLog::new(journal, Some(SignFloor::read(root.path(), None).unwrap()), None, 4).unwrap()
+        };
+        let told = || SignFloor::read(root.path(), None).unwrap().log_end();
+        let mut log = open();
+        assert_eq!(told(), None);
+        log.next_height(5, 3).unwrap();
+        log.close().unwrap();
+        assert_eq!(told(), Journal::found_end(&folder).unwrap());
+        assert_eq!(told().map(|end| end.height), Some(5));
+        drop(log);
+        let mut log = open();
+        assert_eq!(told(), None, "before anything is written");
+        let qc = Qc::new(0, Step::Precommit, BlockId::default(), Vec::new());
+        log.journal.stage(5, &crate::consensus::output::Record::Decided(qc));
+        log.close().unwrap();
+        assert_eq!(told(), None, "something was not written");
     }
 
     #[test]
@@ -291,16 +433,16 @@ mod tests {
         let (journal, _) = Journal::open(&root.path().join("journal"), chain, 4).unwrap();
         let mut log =
             VoteLog::new(journal, Some(SignFloor::read(root.path(), None).unwrap()), None, 4).unwrap();
-        assert_eq!(SignFloor::read(root.path(), None).unwrap().height, Some(4));
+        assert_eq!(SignFloor::read(root.path(), None).unwrap().height(), Some(4));
         log.next_height(5, 4).unwrap();
-        assert_eq!(SignFloor::read(root.path(), None).unwrap().height, Some(5));
+        assert_eq!(SignFloor::read(root.path(), None).unwrap().height(), Some(5));
         // What was signed before a resume does not count any more, however high it was.
         SignFloor::read(root.path(), None).unwrap().raise(90).unwrap();
         log.floor = Some(SignFloor::read(root.path(), None).unwrap());
         log.sign(None, [1; 32]).unwrap();
-        assert_eq!(SignFloor::read(root.path(), None).unwrap().height, Some(90));
+        assert_eq!(SignFloor::read(root.path(), None).unwrap().height(), Some(90));
         log.sign(Some([0; 32]), [1; 32]).unwrap();
-        assert_eq!(SignFloor::read(root.path(), None).unwrap().height, Some(5));
+        assert_eq!(SignFloor::read(root.path(), None).unwrap().height(), Some(5));
         let (journal, _) = Journal::open(&root.path().join("journal"), chain, 1).unwrap();
         assert_eq!(journal.height(), 5);
     }

@@ -3,6 +3,7 @@
 
 use crate::ledger::Ledger;
 use crate::light::bundle::ProofBundle;
+use crate::node::archivist::Archivist;
 use crate::node::clock;
 use crate::node::hub::{Fate, FateKind, Hub, Subscription};
 use crate::node::log_feed;
@@ -17,7 +18,9 @@ use crate::primitives::message::PeerId;
 use crate::primitives::rejection::Rejection;
 use crate::primitives::transaction::{SealedTransaction, Transaction, TxStatus};
 use crate::rpc::Backend;
+use crate::rpc::stream::ArchiveRequest;
 use crate::telemetry::snapshot::Snapshot;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +51,7 @@ pub(super) struct Shared {
     pub network_id: PeerId,
     pub data_dir: PathBuf,
     pub prover: Arc<Prover>,
+    pub archivist: Archivist,
     pub finished: watch::Receiver<Option<Exit>>,
 }
 
@@ -206,6 +210,10 @@ impl NodeHandle {
 impl Backend for NodeHandle {
     fn proof(&self, txid: &Txid, trusted: Option<u64>) -> Result<ProofBundle, String> {
         self.0.prover.prove(txid, trusted).map_err(|error| error.to_string())
+    }
+
+    fn archive(&self, request: ArchiveRequest, out: &mut dyn Write) -> Result<(), String> {
+        self.0.archivist.write(request, out)
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {

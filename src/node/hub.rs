@@ -13,6 +13,7 @@ use crate::consensus::output::Output;
 use crate::consensus::timing::Timing;
 use crate::node::assemble::{Assembler, Sources, initial_snapshot};
 use crate::node::metrics::{Decision, Metrics};
+use crate::node::space::SpaceLimits;
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
 use crate::primitives::chain::NetworkKind;
@@ -65,6 +66,8 @@ pub struct Identity {
     pub data_dir: PathBuf,
     pub timing: Timing,
     pub params: Params,
+    /// Below which free space on the disk the operator is told.
+    pub space: SpaceLimits,
 }
 
 /// What became of transactions, for whoever waits for one.
@@ -390,7 +393,8 @@ impl Hub {
                 | Output::Sign { .. }
                 | Output::Send { .. }
                 | Output::Replay(_)
-                | Output::PullBlock { .. } => {}
+                | Output::PullBlock { .. }
+                | Output::PullRoute { .. } => {}
             }
         }
         self.observe_finals(now, final_height, finals);

@@ -9,12 +9,12 @@
 //! number is not compared: it may change with every boot. Deliberately absent: any secret.
 
 use crate::consensus::standing::{Nonce, Start};
+use crate::durable::{WriteError, is_no_space, write_whole};
 use crate::primitives::hash::ChainId;
 use crate::primitives::keys::PublicKey;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Name of the file in the data directory.
@@ -47,6 +47,14 @@ pub enum InstanceError {
          was made with, or another data directory"
     )]
     OtherChain { path: PathBuf, bound: ChainId, given: ChainId },
+}
+
+impl InstanceError {
+    /// Whether it ends when there is space on the disk again.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_no_space(source))
+    }
 }
 
 /// What the vote log of a directory holds everything since.
@@ -203,24 +211,12 @@ impl Instance {
 
     fn write(&self) -> Result<(), InstanceError> {
         let directory = self.path.parent().unwrap_or(Path::new("."));
-        let temporary = self.path.with_extension("new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(io_error("create", &temporary))?;
-        let file_inode = file.metadata().map_err(io_error("look at", &temporary))?.ino();
         let directory_inode = std::fs::metadata(directory).map_err(io_error("look at", directory))?.ino();
-        let text = self.text(directory_inode, file_inode)?;
-        file.write_all(text.as_bytes()).map_err(io_error("write", &temporary))?;
-        file.sync_all().map_err(io_error("sync", &temporary))?;
-        std::fs::rename(&temporary, &self.path).map_err(io_error("replace", &self.path))?;
-        File::open(directory).and_then(|folder| folder.sync_all()).map_err(io_error("sync", directory))
+        let written = write_whole(&self.path, |file| self.text(directory_inode, file.metadata()?.ino()));
+        written.map_err(|WriteError { action, path, source }| InstanceError::Io { action, path, source })
     }
 
-    fn text(&self, directory_inode: u64, file_inode: u64) -> Result<String, InstanceError> {
+    fn text(&self, directory_inode: u64, file_inode: u64) -> io::Result<String> {
         let (signs_since, lost) = match &self.since {
             Since::Never => ("never".to_owned(), String::new()),
             Since::Registration => ("registration".to_owned(), String::new()),
@@ -237,8 +233,7 @@ impl Instance {
             lost,
             drawn: self.drawn.iter().map(hex::encode).collect(),
         };
-        let text = toml::to_string(&content)
-            .map_err(|error| io_error("write", &self.path)(io::Error::other(error)))?;
+        let text = toml::to_string(&content).map_err(io::Error::other)?;
         Ok(format!("{HEAD}{text}"))
     }
 }

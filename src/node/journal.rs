@@ -4,16 +4,20 @@
 //! header (magic, chain, height, checksum) and frames; a frame is one group of records that shared one
 //! `fdatasync`: marker, length, BLAKE3 over segment height, offset and payload, payload. Frame k+1 is
 //! written only when frame k is on disk, so after a crash at most the last frame is incomplete: it is
-//! cut off at open, and nothing that depended on it was sent. A bad frame with a good one after it is
-//! damage, not a crash, and is refused with file, offset and remedy.
+//! cut off at open, and nothing that depended on it was sent. Incomplete means that bytes are missing:
+//! the file ends in it, or a sector of it was never written and reads as zeros. Any other bad frame, and
+//! one with a good frame after it, is damage and is refused with file, offset and remedy. After an
+//! orderly stop nothing can be incomplete ([`Journal::open_closed`]).
 //!
 //! A failed write or sync poisons the journal until the next open: after a failed `fsync` the kernel
-//! may have dropped the pages, so trying again would report a success that is none.
+//! may have dropped the pages, so trying again would report a success that is none. But for a full
+//! disk: the group is kept, what was written of it is cut off, and all of it is written again.
 //!
 //! Deliberately absent: compaction (segments below the durable store height are deleted whole) and any
 //! reading while running.
 
 use crate::consensus::output::Record;
+use crate::durable::{WriteError, is_no_space, sync_folder};
 use crate::primitives::encoding::{decode_stored, encode};
 use crate::primitives::hash::{ChainId, Domain, Hash, hash};
 use std::collections::VecDeque;
@@ -31,6 +35,11 @@ const MARKER: [u8; 4] = [0xf5, b'g', b'r', 0x9e];
 const HEADER_LEN: usize = 8 + 32 + 8 + 32;
 const FRAME_LEN: usize = 4 + 4 + 32;
 const EXTENSION: &str = "log";
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
+/// Zeros at the end of a sector from which on it counts as not written whole: more than a signature or a
+/// hash ends with, and a write that lacks less is refused as damage, which costs a start some eras.
+const HOLE_BYTES: usize = 16;
 
 /// Why the vote log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +78,29 @@ pub enum JournalError {
     Poisoned,
 }
 
+impl JournalError {
+    /// Whether it ends when there is space on the disk again; the same may be tried again then.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_no_space(source))
+    }
+}
+
+impl From<WriteError> for JournalError {
+    fn from(WriteError { action, path, source }: WriteError) -> Self {
+        Self::Io { action, path, source }
+    }
+}
+
+/// Where a log ends: height of its newest segment and bytes in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    /// Height of the newest segment.
+    pub height: u64,
+    /// Bytes in it.
+    pub bytes: u64,
+}
+
 /// What a log held when it was opened.
 #[derive(Debug, Default)]
 pub struct Recovered {
@@ -98,6 +130,8 @@ pub struct Journal {
     /// The frame being gathered, header included.
     group: Vec<u8>,
     group_height: u64,
+    /// Bytes beyond `length` may be in the file, from a write that found no space.
+    unfinished: bool,
     poisoned: bool,
 }
 
@@ -108,13 +142,35 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]; the node must not sign then.
     pub fn open(directory: &Path, chain: ChainId, height: u64) -> Result<(Self, Recovered), JournalError> {
+        Self::open_as(directory, chain, height, true)
+    }
+
+    /// As [`Journal::open`], of a log that was closed in order: an incomplete group is damage.
+    ///
+    /// # Errors
+    /// [`JournalError`]; the node must not sign then.
+    pub fn open_closed(
+        directory: &Path,
+        chain: ChainId,
+        height: u64,
+    ) -> Result<(Self, Recovered), JournalError> {
+        Self::open_as(directory, chain, height, false)
+    }
+
+    fn open_as(
+        directory: &Path,
+        chain: ChainId,
+        height: u64,
+        repairs: bool,
+    ) -> Result<(Self, Recovered), JournalError> {
         make_directory(directory)?;
         let mut recovered = Recovered::default();
         let mut segments = VecDeque::new();
         let found = list(directory)?;
         let newest = found.last().map(|(height, _)| *height);
         for (segment_height, path) in found {
-            let last_height = recover(&path, chain, segment_height, newest, &mut recovered)?;
+            let repairs = repairs && newest == Some(segment_height);
+            let last_height = recover(&path, chain, segment_height, repairs, &mut recovered)?;
             segments.push_back(Segment { path, last_height });
         }
         let height = newest.unwrap_or(height);
@@ -141,6 +197,7 @@ impl Journal {
             length,
             group: Vec::new(),
             group_height: 0,
+            unfinished: false,
             poisoned: false,
         };
         journal.clear_group();
@@ -158,6 +215,27 @@ impl Journal {
         }
         let found = list(directory)?;
         Ok(found.first().zip(found.last()).map(|(oldest, newest)| (oldest.0, newest.0)))
+    }
+
+    /// Where the log in `directory` ends, by its files; `None` when there is none. Changes nothing.
+    ///
+    /// # Errors
+    /// [`JournalError`] when the directory cannot be listed or holds something else.
+    pub fn found_end(directory: &Path) -> Result<Option<LogEnd>, JournalError> {
+        if !directory.is_dir() {
+            return Ok(None);
+        }
+        let Some((height, path)) = list(directory)?.pop() else { return Ok(None) };
+        let io = |source| JournalError::Io { action: "measure", path: path.clone(), source };
+        let bytes = std::fs::metadata(&path).map_err(io)?.len();
+        Ok(Some(LogEnd { height, bytes }))
+    }
+
+    /// Where it ends, if everything staged is durable and nothing has failed.
+    #[must_use]
+    pub fn end(&self) -> Option<LogEnd> {
+        let whole = !self.poisoned && !self.unfinished && self.staged_bytes() == 0;
+        whole.then_some(LogEnd { height: self.height, bytes: self.length })
     }
 
     /// Height of the newest segment: this node may have signed in it.
@@ -191,13 +269,14 @@ impl Journal {
     /// 4 ms on the disks measured.
     ///
     /// # Errors
-    /// [`JournalError`]: nothing staged may be relied on, and the journal is closed.
+    /// [`JournalError`]: nothing staged may be relied on, and the journal is closed, unless
+    /// [`JournalError::is_full`]: then it may be tried again.
     pub fn commit(&mut self) -> Result<(), JournalError> {
         if self.poisoned {
             return Err(JournalError::Poisoned);
         }
         let result = self.write_group();
-        self.poisoned = result.is_err();
+        self.poisoned = result.as_ref().is_err_and(|error| !error.is_full());
         result
     }
 
@@ -215,9 +294,17 @@ impl Journal {
         if let Some(place) = self.group.get_mut(..FRAME_LEN) {
             place.copy_from_slice(&head);
         }
-        let io = |action| move |source| JournalError::Io { action, path, source };
-        self.file.write_all(&self.group).map_err(io.clone()("write"))?;
+        let io = |action| {
+            let path = path.clone();
+            move |source| JournalError::Io { action, path, source }
+        };
+        if self.unfinished {
+            self.file.set_len(self.length).map_err(io("cut"))?;
+        }
+        self.unfinished = true;
+        self.file.write_all(&self.group).map_err(io("write"))?;
         self.file.sync_data().map_err(io("sync"))?;
+        self.unfinished = false;
         self.length += self.group.len() as u64;
         let height = self.group_height;
         if let Some(segment) = self.segments.back_mut() {
@@ -231,13 +318,13 @@ impl Journal {
     /// above `durable_height`, the height up to which the store holds every block.
     ///
     /// # Errors
-    /// [`JournalError`]; the journal is closed then.
+    /// [`JournalError`]; the journal is closed then, unless [`JournalError::is_full`].
     pub fn next_height(&mut self, height: u64, durable_height: u64) -> Result<(), JournalError> {
         if self.poisoned {
             return Err(JournalError::Poisoned);
         }
         let result = self.roll(height, durable_height);
-        self.poisoned = result.is_err();
+        self.poisoned = result.as_ref().is_err_and(|error| !error.is_full());
         result
     }
 
@@ -286,15 +373,7 @@ fn make_directory(path: &Path) -> Result<(), JournalError> {
         path: path.to_owned(),
         source,
     })?;
-    sync_directory(path.parent().unwrap_or(path))
-}
-
-fn sync_directory(path: &Path) -> Result<(), JournalError> {
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(|source| JournalError::Io {
-        action: "sync",
-        path: path.to_owned(),
-        source,
-    })
+    Ok(sync_folder(path.parent().unwrap_or(path))?)
 }
 
 /// The segments, oldest first.
@@ -328,11 +407,12 @@ fn frame_check(height: u64, offset: u64, payload: &[u8]) -> Hash {
 fn create_segment(directory: &Path, chain: ChainId, height: u64) -> Result<PathBuf, JournalError> {
     let path = directory.join(format!("{height:020}.{EXTENSION}"));
     write_header(&path, chain, height)?;
-    sync_directory(directory)?;
+    sync_folder(directory)?;
     Ok(path)
 }
 
-/// A segment with nothing but its header; the header itself is synced with the first group.
+/// A segment with nothing but its header, durable: a group that has to be written again is all that
+/// must be written again.
 fn write_header(path: &Path, chain: ChainId, height: u64) -> Result<(), JournalError> {
     OpenOptions::new()
         .write(true)
@@ -340,17 +420,20 @@ fn write_header(path: &Path, chain: ChainId, height: u64) -> Result<(), JournalE
         .truncate(true)
         .mode(0o600)
         .open(path)
-        .and_then(|mut file| file.write_all(&segment_header(chain, height)))
+        .and_then(|mut file| {
+            file.write_all(&segment_header(chain, height))?;
+            file.sync_data()
+        })
         .map_err(|source| JournalError::Io { action: "write", path: path.to_owned(), source })
 }
 
-/// Reads one segment into `recovered`; returns the greatest height in it. In the newest segment an
-/// incomplete end is cut off.
+/// Reads one segment into `recovered`; returns the greatest height in it. With `repairs` an incomplete
+/// end is cut off.
 fn recover(
     path: &Path,
     chain: ChainId,
     height: u64,
-    newest: Option<u64>,
+    repairs: bool,
     recovered: &mut Recovered,
 ) -> Result<u64, JournalError> {
     let io = |action| move |source| JournalError::Io { action, path: path.to_owned(), source };
@@ -360,12 +443,12 @@ fn recover(
         offset: offset as u64,
         reason,
     };
-    let may_be_torn = |offset: usize| newest == Some(height) && next_frame(&bytes, height, offset).is_none();
     if bytes.get(..HEADER_LEN) != Some(&segment_header(chain, height)[..]) {
         if let Some(found) = foreign_chain(&bytes, height) {
             return Err(JournalError::Foreign { path: path.to_owned(), found, expected: chain });
         }
-        if !may_be_torn(0) {
+        // Before the first group is there, nothing of this height was sent.
+        if !repairs || next_frame(&bytes, height, 0).is_some() {
             return Err(damaged(0, "the header is not what was written".to_owned()));
         }
         write_header(path, chain, height)?;
@@ -376,8 +459,8 @@ fn recover(
     let mut last_height = height;
     while offset < bytes.len() {
         let Some(payload) = frame_at(&bytes, height, offset) else {
-            if !may_be_torn(offset) {
-                return Err(damaged(offset, "a group fails its checksum and is not the last one".to_owned()));
+            if let Err(reason) = may_be_cut(&bytes, height, offset, repairs) {
+                return Err(damaged(offset, reason.to_owned()));
             }
             OpenOptions::new()
                 .write(true)
@@ -410,6 +493,40 @@ fn frame_at(bytes: &[u8], height: u64, offset: usize) -> Option<&[u8]> {
     let (check, rest) = rest.split_first_chunk::<32>()?;
     let payload = rest.get(..u32::from_le_bytes(*length) as usize)?;
     (frame_check(height, offset as u64, payload).0 == *check).then_some(payload)
+}
+
+/// Whether the bad frame at `offset` is what a crash leaves of the last group, or why it is not.
+fn may_be_cut(bytes: &[u8], height: u64, offset: usize, repairs: bool) -> Result<(), &'static str> {
+    if !repairs {
+        return Err("a group fails its checksum, although the node was stopped in order");
+    }
+    if next_frame(bytes, height, offset).is_some() {
+        return Err("a group fails its checksum and is not the last one");
+    }
+    let rest = bytes.get(offset..).unwrap_or_default();
+    let Some((head, payload)) = rest.split_at_checked(FRAME_LEN) else { return Ok(()) };
+    let length = head.get(4..8).and_then(|length| length.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let ends_early = head.starts_with(&MARKER) && length as usize > payload.len();
+    // With another length in its head the same bytes would be the whole group.
+    let is_whole = head.get(8..) == Some(&frame_check(height, offset as u64, payload).0[..]);
+    if !is_whole && (ends_early || has_hole(rest, offset)) {
+        return Ok(());
+    }
+    Err("the last group fails its checksum, and nothing of it is missing")
+}
+
+/// Whether part of a sector of `frame`, which lies at `offset` of the file, reads as never written.
+fn has_hole(frame: &[u8], offset: usize) -> bool {
+    let (mut from, mut rest) = (offset, frame);
+    while !rest.is_empty() {
+        let (sector, after) = rest.split_at(rest.len().min(SECTOR_BYTES - from % SECTOR_BYTES));
+        if sector.iter().rev().take_while(|byte| **byte == 0).count() >= HOLE_BYTES.min(sector.len()) {
+            return true;
+        }
+        from += sector.len();
+        rest = after;
+    }
+    false
 }
 
 /// Offset of the first good frame after `offset`.

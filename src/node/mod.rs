@@ -1,5 +1,6 @@
 //! The node: everything of the library wired into a running masternode.
 
+pub mod archivist;
 pub mod assemble;
 pub mod blocks;
 pub mod clock;
@@ -18,13 +19,17 @@ pub mod lanes;
 mod log_feed;
 pub mod logging;
 pub mod metrics;
+mod opening;
 pub mod outlet;
 pub mod prover;
 pub mod pull;
-pub mod router;
+pub mod restored;
+pub mod route;
+mod router;
 pub mod settings;
 pub mod snapshots;
 pub mod sources;
+pub mod space;
 pub mod start;
 pub mod tasks;
 pub mod traces;

@@ -3,6 +3,7 @@
 
 use crate::consensus::output::{Notice, Output, Target};
 use crate::consensus::standing::Standing;
+use crate::consensus::trust::Route;
 use crate::ledger::Ledger;
 use crate::ledger::apply::BlockWrite;
 use crate::network::Network;
@@ -16,6 +17,7 @@ use crate::node::host::WriteQueue;
 use crate::node::hub::Hub;
 use crate::node::prover::FinalityClaims;
 use crate::node::pull::PullEvent;
+use crate::node::space::{Space, Writer};
 use crate::primitives::committee::Member as CommitteeMember;
 use crate::primitives::message::PeerId;
 use std::sync::Arc;
@@ -44,6 +46,8 @@ pub struct Outlet {
     pub ledger: Arc<Ledger>,
     pub hub: Arc<Hub>,
     pub halt: Arc<Halt>,
+    /// Asked what to do on a full disk.
+    pub space: Arc<Space>,
 }
 
 impl Outlet {
@@ -80,7 +84,9 @@ pub fn members(ledger: &Ledger) -> Vec<Member> {
 /// What an operator looks for in the log when the node does not sign; `event` does not change.
 fn log_notice(notice: &Notice) {
     match notice {
-        Notice::Standing(standing @ (Standing::Resuming { .. } | Standing::Displaced { .. })) => {
+        Notice::Standing(
+            standing @ (Standing::Held { .. } | Standing::Resuming { .. } | Standing::Displaced { .. }),
+        ) => {
             let (stage, reason) = standing.explanation().unwrap_or_default();
             tracing::warn!(event = "not-signing", %stage, %reason, "not signing");
         }
@@ -112,6 +118,11 @@ impl Sink for Outlet {
             // Asked for again while the node is behind, so a full queue loses nothing.
             Output::PullBlock { peer, height } => {
                 let _repeated = self.pulls.try_send(PullEvent::Wanted { peer: *peer, height: *height });
+            }
+            Output::PullRoute { peer, tip, trusted, oldest_ms } => {
+                let wanted = Route::new(*tip, *trusted, *oldest_ms);
+                let wanted = wanted.map(|route| PullEvent::Route { peer: *peer, route });
+                let _repeated = wanted.map(|wanted| self.pulls.try_send(wanted));
             }
             Output::Committed { block, qc, .. } => {
                 let height = block.header.height;
@@ -147,6 +158,14 @@ impl Sink for Outlet {
 
     fn durable_height(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
+    }
+
+    fn wait_for_space(&mut self, reason: String) -> bool {
+        self.space.wait(Writer::Log, reason)
+    }
+
+    fn has_space(&mut self) {
+        self.space.found(Writer::Log);
     }
 
     fn failed(&mut self, reason: String) {

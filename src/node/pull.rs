@@ -7,13 +7,15 @@
 //! no progress loses the pull to the next one, which goes on where it stopped.
 
 use crate::consensus::input::Input;
+use crate::consensus::trust::Route;
 use crate::consensus::verify::{EraContext, verify_decided, verify_real};
 use crate::network::Network;
 use crate::network::router::Recipients;
 use crate::node::lanes::{Lane, Lanes};
+use crate::node::route::RoutePull;
 use crate::node::verify::{Arrival, OnFault};
 use crate::pool::Pool;
-use crate::primitives::block::{Block, Outline, tx_root};
+use crate::primitives::block::{Block, Header, Outline, tx_root};
 use crate::primitives::certificate::Qc;
 use crate::primitives::keys::verify_batch;
 use crate::primitives::message::{Message, PeerId};
@@ -39,6 +41,10 @@ pub enum PullEvent {
     Outline { peer: PeerId, outline: Outline, qc: Qc },
     /// A peer sent bodies.
     Bodies { peer: PeerId, height: u64, from: u32, transactions: Vec<Transaction> },
+    /// The machine wants to know whether `peer` holds the way to the trusted block.
+    Route { peer: PeerId, route: Route },
+    /// A peer sent headers.
+    Headers { peer: PeerId, headers: Vec<Header> },
     /// A connection ended.
     Gone(PeerId),
 }
@@ -73,9 +79,23 @@ pub struct Puller {
 impl Puller {
     /// Works until nobody can want anything any more.
     pub fn run(self) {
-        let mut pull = None;
+        let (mut pull, mut route) = (None, RoutePull::default());
         while let Ok(event) = self.events.recv() {
-            self.on_event(&mut pull, event);
+            match event {
+                PullEvent::Route { peer, route: wanted } => route.want(&self.network, peer, wanted),
+                PullEvent::Headers { peer, headers } => {
+                    if let Some(input) = route.take(&self.network, &self.on_fault, peer, &headers) {
+                        // Refused only while the node stops.
+                        let _stopping = self.engine.push(Lane::Urgent, Arrival::Input(input));
+                    }
+                }
+                event => {
+                    if let PullEvent::Gone(peer) = event {
+                        route.gone(peer);
+                    }
+                    self.on_event(&mut pull, event);
+                }
+            }
         }
     }
 
@@ -113,6 +133,8 @@ impl Puller {
                     Err(fault) => self.drop_pull(pull, fault),
                 }
             }
+            // The way to the trusted block is not a block.
+            PullEvent::Route { .. } | PullEvent::Headers { .. } => {}
         }
     }
 

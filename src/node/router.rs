@@ -100,7 +100,9 @@ impl Router {
     async fn on_message(&self, seen: &mut Seen, peer: PeerId, message: Message) {
         match message {
             Message::Transaction(transaction) => self.on_transaction(seen, peer, transaction),
-            request @ (Message::GetBlock { .. } | Message::GetBlockBodies { .. }) => {
+            request @ (Message::GetBlock { .. }
+            | Message::GetBlockBodies { .. }
+            | Message::GetHeaders { .. }) => {
                 self.server.ask(peer, request);
             }
             // What does not fit is asked for again.
@@ -110,6 +112,9 @@ impl Router {
             Message::BlockBodies { height, from, transactions } => {
                 let event = PullEvent::Bodies { peer, height, from, transactions };
                 let _again = self.pulls.try_send(event);
+            }
+            Message::Headers(headers) => {
+                let _again = self.pulls.try_send(PullEvent::Headers { peer, headers });
             }
             request if Desk::is_request(&request) => self.snapshots.ask(peer, request),
             message => self.urgent(peer, Work::Message { from: peer, message }).await,

@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::consensus::timing::Timing;
 use crate::network::{Bootstrap, NetworkOptions};
+use crate::node::space::SpaceLimits;
 use crate::pool::PoolLimits;
 use std::time::Duration;
 
@@ -53,10 +54,22 @@ pub fn network_options(config: &Config) -> NetworkOptions {
         bootstrap: bootstrap.collect(),
         advertise: p2p.advertise,
         inbound_max: p2p.inbound_max as usize,
+        of_site_max: p2p.inbound_of_network_max as usize,
         outbound_target: p2p.outbound_target as usize,
         latency: Duration::from_millis(p2p.latency_ms),
         peers_file: Some(config.data_dir.join("peers")),
         ping_interval: Duration::from_secs(p2p.ping_interval_s.max(1)),
         ..NetworkOptions::new(p2p.listen)
+    }
+}
+
+/// Free space below which something happens.
+#[must_use]
+pub fn space_limits(config: &Config) -> SpaceLimits {
+    let storage = &config.storage;
+    SpaceLimits {
+        warn_bytes: storage.free_warn_bytes,
+        vote_bytes: storage.free_vote_bytes,
+        stop_bytes: storage.free_stop_bytes,
     }
 }

@@ -6,46 +6,42 @@
 //! store), leave the network, close the store.
 
 use crate::config::Config;
-use crate::consensus::host::Host as _;
-use crate::consensus::machine::{Machine, RestoreError};
-use crate::consensus::signer::Signer;
-use crate::consensus::standing::Start;
-use crate::ledger::Ledger;
+use crate::consensus::machine::RestoreError;
+use crate::consensus::verify::EraContext;
 use crate::ledger::genesis::Genesis;
+use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
-use crate::ledger::store::{Store, StoreOptions};
 use crate::network::{Identity as NetworkIdentity, Network, NetworkError};
+use crate::node::archivist::Archivist;
 use crate::node::blocks::{BlockServer, RecentBlocks, store_blocks};
 use crate::node::data_dir::{self, DataDirError, DirLock};
 use crate::node::effects;
 use crate::node::engine::{BULK_WAITING_MAX, Engine, URGENT_WAITING_MAX};
-use crate::node::floor::{FLOOR_FILE_NAME, FloorError, SignFloor, VoteLog, VoteLogError};
+use crate::node::floor::{FloorError, VoteLog, VoteLogError};
 use crate::node::halt::Halt;
 use crate::node::handle::{NodeHandle, SUBMISSIONS_MAX, Shared};
-use crate::node::host::{ChainHost, WriteQueue};
 use crate::node::hub::{Hub, Identity, Phase};
-use crate::node::instance::{self, Instance, InstanceError, Since};
-use crate::node::journal::{Journal, JournalError};
+use crate::node::instance::InstanceError;
+use crate::node::journal::JournalError;
 use crate::node::lanes::Lanes;
+use crate::node::opening::{Opened, open};
 use crate::node::outlet::{self, BLOCKS_WAITING_MAX, Outlet};
 use crate::node::prover::Prover;
 use crate::node::pull::{EVENTS_WAITING_MAX as PULLS_WAITING_MAX, Puller};
+use crate::node::route::TrustError;
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
 use crate::node::settings;
 use crate::node::snapshots;
 use crate::node::sources::NodeSources;
+use crate::node::space::Space;
 use crate::node::tasks::{Ended, Exit, Stopper, spawn, thread};
-use crate::node::traces::{self, Judgement, Traces};
 use crate::node::verify::{Arrival, OnFault, Verifier, Worker};
 use crate::node::{clock, watch};
-use crate::pool::Pool;
 use crate::primitives::clean::CleanText;
-use crate::primitives::hash::ChainId;
-use crate::primitives::keys::{PublicKey, SecretKey};
+use crate::primitives::keys::SecretKey;
 use crate::rpc::control::{ControlError, ControlServer};
 use arc_swap::ArcSwap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::sync_channel;
@@ -60,9 +56,6 @@ const FAREWELL_MAX: Duration = Duration::from_millis(500);
 /// How long a stop may take in all; what is still running then is left behind, which the vote log and
 /// the store survive as they survive a crash.
 const STOP_MAX: Duration = Duration::from_secs(10);
-/// Folder of the log of a node without a vote key in a directory that has signed: that log must stay as it
-/// is.
-const UNSIGNED_LOG_NAME: &str = "journal-unsigned";
 
 /// Everything a node is started with. Files named by the configuration were read by the caller, but
 /// for those in the data directory that only the node writes.
@@ -93,9 +86,13 @@ pub enum NodeError {
     #[error("{folder}: {source}; move the folder away", folder = journal.display())]
     Restore { journal: PathBuf, source: RestoreError },
     #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error(transparent)]
     Network(#[from] NetworkError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error("{0}")]
+    NoSpace(String),
     #[error("the system has no thread to give: {0}")]
     Thread(#[from] std::io::Error),
     #[error("opening files failed: {0}")]
@@ -113,6 +110,7 @@ impl NodeError {
             | Self::Floor(FloorError::Io { .. })
             | Self::Instance(InstanceError::Io { .. })
             | Self::Network(NetworkError::Listen { .. })
+            | Self::NoSpace(_)
             | Self::Thread(_)
             | Self::Internal(_) => 1,
             _ => 78,
@@ -128,17 +126,6 @@ impl From<VoteLogError> for NodeError {
             VoteLogError::Instance(error) => error.into(),
         }
     }
-}
-
-/// What is on disk, opened and replayed.
-struct Opened {
-    store: Store,
-    ledger: Arc<Ledger>,
-    pool: Arc<Pool>,
-    host: ChainHost,
-    writes: Arc<WriteQueue>,
-    machine: Machine,
-    log: VoteLog,
 }
 
 /// Starts a node.
@@ -187,7 +174,10 @@ fn prepare(options: &NodeOptions) -> Result<DirLock, NodeError> {
     if genesis != config {
         return Err(NodeError::WrongNetwork { genesis: genesis.to_string(), config: config.to_string() });
     }
-    Ok(data_dir::lock(&options.config.data_dir, &options.config.lock_path())?)
+    let lock = data_dir::lock(&options.config.data_dir, &options.config.lock_path())?;
+    let room = settings::space_limits(&options.config).allows_start(&options.config.data_dir);
+    room.map_err(NodeError::NoSpace)?;
+    Ok(lock)
 }
 
 fn new_hub(options: &NodeOptions) -> Arc<Hub> {
@@ -200,164 +190,9 @@ fn new_hub(options: &NodeOptions) -> Arc<Hub> {
         data_dir: options.config.data_dir.clone(),
         timing: settings::timing(&options.config),
         params: options.genesis.params.clone(),
+        space: settings::space_limits(&options.config),
     };
     Hub::new(identity, Arc::clone(&options.genesis.state().next_committee), clock::now())
-}
-
-/// Opens store and vote log and replays the log. Blocks.
-fn open(
-    config: &Config,
-    genesis: &Genesis,
-    vote_key: Option<SecretKey>,
-    hub: &Hub,
-) -> Result<Opened, NodeError> {
-    let phase = |name| hub.enter(Phase::Starting(CleanText::new(name)));
-    let key = vote_key.as_ref().map(SecretKey::public);
-    let (floor, floor_fault) = read_floor(&config.data_dir, key)?;
-    let found = key.map(|key| instance::find(&config.data_dir, genesis.chain_id(), key)).transpose()?;
-    phase("opening the database");
-    let begun = Instant::now();
-    let options = StoreOptions { cache_bytes: config.storage.cache_bytes };
-    let store = Store::open(&config.database_path(), genesis, options)?;
-    tracing::info!(height = store.height(), milliseconds = begun.elapsed().as_millis(), "database opened");
-
-    phase("replaying the vote log");
-    let begun = Instant::now();
-    let opened = match (vote_key, found) {
-        (Some(key), Some(finding)) => {
-            let judged = Traces {
-                finding,
-                floor: floor_fault.map_or(Ok(floor.height()), Err),
-                log: Journal::heights(&config.journal_path())?,
-                stored: store.height(),
-            }
-            .judge();
-            open_to_vote(config, store, (genesis.chain_id(), &key), floor, judged)?
-        }
-        _ => open_to_observe(config, store, floor)?,
-    };
-    // The hub began with the committee of the genesis.
-    hub.metrics.enter(opened.host.tip().next_committee);
-    let height = opened.host.tip().height + 1;
-    tracing::info!(height, milliseconds = begun.elapsed().as_millis(), "vote log replayed");
-    Ok(opened)
-}
-
-/// The sign floor; one that is damaged is set aside, and what happened told.
-fn read_floor(data_dir: &Path, key: Option<PublicKey>) -> Result<(SignFloor, Option<String>), NodeError> {
-    match SignFloor::read(data_dir, key) {
-        Err(error @ FloorError::Damaged { .. }) if key.is_some() => {
-            keep_old(&data_dir.join(FLOOR_FILE_NAME))?;
-            Ok((SignFloor::absent(data_dir, key), Some(error.to_string())))
-        }
-        read => Ok((read?, None)),
-    }
-}
-
-/// Opens the vote log of a node with a vote key. A log that cannot be replayed is as good as lost: it
-/// is set aside and the node begins anew without it.
-fn open_to_vote(
-    config: &Config,
-    store: Store,
-    (chain, key): (ChainId, &SecretKey),
-    floor: SignFloor,
-    judged: Judgement,
-) -> Result<Opened, NodeError> {
-    let directory = config.journal_path();
-    let begin = |judged: Judgement| -> Result<(Instance, Start), NodeError> {
-        let Judgement { since, drawn, log_is_useless } = judged;
-        if let Since::Lost(reason) = &since {
-            tracing::warn!(event = "safe-start", %reason, "not signing before the chain lets this masternode back");
-        }
-        // On disk before the log is gone: a start in between must not take this for a new directory.
-        let begun = Instance::begin(&config.data_dir, chain, key.public(), since, drawn)?;
-        if log_is_useless && directory.exists() {
-            keep_old(&directory)?;
-        }
-        Ok(begun)
-    };
-    let (instance, start) = begin(judged)?;
-    let signer = || Some(Box::new(key.clone()) as Box<dyn Signer>);
-    match Replayed::open(config, &store, &directory, signer(), start) {
-        Err(fault @ (NodeError::Restore { .. } | NodeError::Journal(JournalError::Damaged { .. }))) => {
-            let (instance, start) = begin(Judgement::lost(fault.to_string()))?;
-            let replayed = Replayed::open(config, &store, &directory, signer(), start)?;
-            replayed.finish(store, Some(floor), Some(instance))
-        }
-        replayed => replayed?.finish(store, Some(floor), Some(instance)),
-    }
-}
-
-/// Opens the log of a node without a vote key; the log of a key is not for it.
-fn open_to_observe(config: &Config, store: Store, floor: SignFloor) -> Result<Opened, NodeError> {
-    let signed = floor.is_bound();
-    let directory = if signed { config.data_dir.join(UNSIGNED_LOG_NAME) } else { config.journal_path() };
-    if let Some((oldest, _)) = Journal::heights(&directory)?
-        && oldest > store.height().saturating_add(1)
-    {
-        // This database cannot take it up.
-        keep_old(&directory)?;
-    }
-    let start = Start::Fresh { tried: Vec::new(), nonce: [0; 32] };
-    Replayed::open(config, &store, &directory, None, start)?.finish(store, (!signed).then_some(floor), None)
-}
-
-fn keep_old(path: &Path) -> Result<(), NodeError> {
-    let now = traces::set_aside(path).map_err(|source| JournalError::Io {
-        action: "rename",
-        path: path.to_owned(),
-        source,
-    })?;
-    tracing::warn!(event = "set-aside", was = %path.display(), now = %now.display(), "kept what cannot be used");
-    Ok(())
-}
-
-/// Ledger and machine after the replay of a log.
-struct Replayed {
-    ledger: Arc<Ledger>,
-    pool: Arc<Pool>,
-    host: ChainHost,
-    writes: Arc<WriteQueue>,
-    machine: Machine,
-    journal: Journal,
-}
-
-impl Replayed {
-    fn open(
-        config: &Config,
-        store: &Store,
-        directory: &Path,
-        signer: Option<Box<dyn Signer>>,
-        start: Start,
-    ) -> Result<Self, NodeError> {
-        let ledger = Arc::new(store.load()?);
-        let (journal, recovered) = Journal::open(directory, ledger.chain(), store.height() + 1)?;
-        if let Some((path, bytes)) = &recovered.repaired {
-            tracing::warn!(path = %path.display(), bytes, "cut an incomplete group off the vote log");
-        }
-        let pool = Arc::new(Pool::new(settings::pool_limits(config)));
-        let (mut host, writes) = ChainHost::with_writes(Arc::clone(&ledger), Arc::clone(&pool));
-        let mut machine = Machine::new(signer, settings::timing(config), &host, start);
-        tracing::info!(records = recovered.records.len(), "replaying the vote log");
-        let restored = machine.restore(&mut host, recovered.records);
-        restored.map_err(|source| NodeError::Restore { journal: directory.to_owned(), source })?;
-        Ok(Self { ledger, pool, host, writes, machine, journal })
-    }
-
-    /// Stores the blocks that were in the log only, and opens it for writing.
-    fn finish(
-        self,
-        store: Store,
-        floor: Option<SignFloor>,
-        instance: Option<Instance>,
-    ) -> Result<Opened, NodeError> {
-        let Self { ledger, pool, host, writes, machine, journal } = self;
-        while let Some(write) = writes.pop() {
-            store.commit(&write)?;
-        }
-        let log = VoteLog::new(journal, floor, instance, host.tip().height + 1)?;
-        Ok(Opened { store, ledger, pool, host, writes, machine, log })
-    }
 }
 
 /// What `start` hands to the threads.
@@ -383,6 +218,7 @@ struct Running {
     chain: Vec<Ended>,
     network: Arc<Network>,
     store: Arc<Store>,
+    space: Arc<Space>,
     /// Ends the making of pictures for readers.
     pictures: CancellationToken,
     lock: DirLock,
@@ -404,15 +240,8 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
 
     let prover = Arc::new(Prover::new(&ledger, &pool, &recent, &store));
     let snapshots = snapshots::serve(&options.config, &stopper, &prover, &network)?;
-    let worker = |queue: &Arc<_>| Worker {
-        queue: Arc::clone(queue),
-        engine: Arc::clone(&inbox),
-        era: Arc::clone(&era),
-        on_fault: Arc::clone(&on_fault),
-        hub: Arc::clone(&hub),
-    };
-    let workers = verifier.queues().iter().map(worker);
-    let workers: io::Result<Vec<_>> = workers.map(|w| thread(&stopper, "verify", move || w.run())).collect();
+    let space = Space::new(options.config.data_dir.clone(), hub.identity.space, Arc::clone(&inbox));
+    let workers = verify_with(&verifier, &inbox, &era, &on_fault, &hub, &stopper)?;
     let (pulls, wishes) = sync_channel(PULLS_WAITING_MAX);
     let puller = Puller {
         events: wishes,
@@ -435,6 +264,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         ledger: Arc::clone(&ledger),
         hub: Arc::clone(&hub),
         halt: Arc::clone(&halt),
+        space: Arc::clone(&space),
     };
     let (effects_queue, batches) = effects::queue();
     let engine = Engine {
@@ -458,13 +288,16 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     hub.attach(Arc::new(sources));
     hub.enter(Phase::Running);
     let sync_times = Arc::clone(&hub);
-    let (writer, clerk) = (Arc::clone(&store), snapshots.clerk);
+    let (writer, room, clerk) = (Arc::clone(&store), Arc::clone(&space), snapshots.clerk);
     let mut chain = vec![
         thread(&stopper, "engine", move || engine.run())?,
         thread(&stopper, "effects", move || {
             effects::run(&batches, &mut log, &mut outlet, &sync_times.metrics.journal_sync);
+            close(&mut log);
         })?,
-        thread(&stopper, "store", move || store_blocks(&stored, &writer, &durable, &recent, &halt, &clerk))?,
+        thread(&stopper, "store", move || {
+            store_blocks(&stored, &writer, &durable, &recent, (&halt, &room), &clerk);
+        })?,
         thread(&stopper, "pull-blocks", move || puller.run())?,
         thread(&stopper, "serve-blocks", move || serving.run())?,
     ];
@@ -490,32 +323,64 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         network_id: network.own(),
         data_dir: options.config.data_dir.clone(),
         prover,
+        archivist: Archivist::new(&store, &options.genesis),
         finished: exit,
     }));
     let stop = stopper.ordered().clone();
     spawn(&stopper, &tasks, "router", async move {
         let _stopped = stop.run_until_cancelled(router.run()).await;
     });
-    let backend = Arc::new(handle.clone());
-    spawn(&stopper, &tasks, "control", control.serve(backend, stopper.ordered().clone()));
+    spawn(&stopper, &tasks, "control", control.serve(Arc::new(handle.clone()), stopper.ordered().clone()));
     spawn(&stopper, &tasks, "watch", watch::states(Arc::clone(&hub), stopper.ordered().clone()));
+    spawn(&stopper, &tasks, "space", Arc::clone(&space).watch(stopper.clone()));
     tokio::spawn(Arc::clone(&hub).keep_fresh(clock::now, pictures.clone()).in_current_span());
     let running = Running {
         stopper,
         hub,
         tasks,
         verifier,
-        workers: workers?,
+        workers,
         inbox,
         chain,
         network,
         store,
+        space,
         pictures,
         lock,
         finished,
     };
     tokio::spawn(running.until_stopped().in_current_span());
     Ok(handle)
+}
+
+/// The threads that check signatures.
+fn verify_with(
+    verifier: &Verifier,
+    inbox: &Arc<Lanes<Arrival>>,
+    era: &Arc<ArcSwap<EraContext>>,
+    on_fault: &OnFault,
+    hub: &Arc<Hub>,
+    stopper: &Stopper,
+) -> Result<Vec<Ended>, NodeError> {
+    let worker = |queue: &Arc<_>| Worker {
+        queue: Arc::clone(queue),
+        engine: Arc::clone(inbox),
+        era: Arc::clone(era),
+        on_fault: Arc::clone(on_fault),
+        hub: Arc::clone(hub),
+    };
+    let mut workers = Vec::new();
+    for worker in verifier.queues().iter().map(worker) {
+        workers.push(thread(stopper, "verify", move || worker.run())?);
+    }
+    Ok(workers)
+}
+
+/// Notes where the vote log ends; without the note the next start takes it as after a crash.
+fn close(log: &mut VoteLog) {
+    if let Err(error) = log.close() {
+        tracing::warn!(%error, "the end of the vote log was not noted");
+    }
 }
 
 /// A peer that sent something no honest peer sends is told so and cut off.
@@ -548,6 +413,7 @@ impl Running {
     }
 
     async fn stop(self, failed: bool) {
+        self.space.close();
         self.tasks.close();
         self.tasks.wait().await;
         self.verifier.close();

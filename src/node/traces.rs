@@ -4,7 +4,9 @@
 //! Nothing is deleted: files that cannot be used any more are renamed, and the message names them.
 
 use crate::consensus::standing::Nonce;
+use crate::durable::sync_folder;
 use crate::node::instance::{Finding, Since};
+use crate::node::journal::LogEnd;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +22,8 @@ pub struct Traces {
     pub floor: Result<Option<u64>, String>,
     /// Heights of the oldest and the newest segment of the vote log, if there is one.
     pub log: Option<(u64, u64)>,
+    /// Where the log ended when the node was stopped in order, if it was, and where it ends now.
+    pub closed: Option<(LogEnd, Option<LogEnd>)>,
     /// Height of the newest block in the database.
     pub stored: u64,
 }
@@ -82,6 +86,16 @@ impl Traces {
     /// What is missing of what a masternode that has signed leaves behind.
     fn damage(&self) -> Option<String> {
         let stored = self.stored;
+        if let Some((was, is)) = self.closed.filter(|(was, is)| *is != Some(*was)) {
+            let is = is.map_or("is not there".to_owned(), |is| {
+                format!("ends at byte {} of height {}", is.bytes, is.height)
+            });
+            return Some(format!(
+                "the vote log ended at byte {} of height {} when this node was stopped, and now {is}: it was cut or \
+                 replaced",
+                was.bytes, was.height
+            ));
+        }
         match (&self.floor, self.log) {
             (Err(damaged), _) => Some(damaged.clone()),
             (_, None) => Some(format!("the vote log is missing while the database is at height {stored}")),
@@ -109,8 +123,7 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
         let target = PathBuf::from(name);
         if !target.try_exists()? {
             std::fs::rename(path, &target)?;
-            let directory = path.parent().unwrap_or(Path::new("."));
-            std::fs::File::open(directory)?.sync_all()?;
+            sync_folder(path.parent().unwrap_or(Path::new("."))).map_err(|error| error.source)?;
             return Ok(target);
         }
     }
@@ -124,7 +137,7 @@ mod tests {
     /// A directory that has signed since its registration, crashed at height 9 and is whole.
     fn whole() -> Traces {
         let finding = Finding::Intact { since: Since::Registration, drawn: vec![[1; 32]] };
-        Traces { finding, floor: Ok(Some(9)), log: Some((7, 9)), stored: 8 }
+        Traces { finding, floor: Ok(Some(9)), log: Some((7, 9)), closed: None, stored: 8 }
     }
 
     #[track_caller]
@@ -158,8 +171,18 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_does_not_end_where_it_was_closed_is_told_with_both_ends() {
+        let end = |bytes| LogEnd { height: 9, bytes };
+        lost(Traces { closed: Some((end(512), Some(end(200)))), ..whole() }, &["byte 512", "byte 200"]);
+        lost(Traces { closed: Some((end(512), None)), ..whole() }, &["byte 512", "not there"]);
+        let judged = Traces { closed: Some((end(512), Some(end(512)))), ..whole() }.judge();
+        assert_eq!(judged.since, Since::Registration);
+    }
+
+    #[test]
     fn an_empty_directory_is_new_and_one_trace_of_use_is_enough_that_it_is_not() {
-        let empty = || Traces { finding: Finding::Absent, floor: Ok(None), log: None, stored: 0 };
+        let empty =
+            || Traces { finding: Finding::Absent, floor: Ok(None), log: None, closed: None, stored: 0 };
         assert_eq!(empty().judge().since, Since::Never);
         lost(Traces { floor: Ok(Some(4)), ..empty() }, &["`instance`"]);
         lost(Traces { log: Some((1, 1)), ..empty() }, &["`instance`"]);
@@ -170,7 +193,8 @@ mod tests {
     fn where_nothing_was_signed_nothing_can_be_lost_and_only_a_log_with_a_gap_makes_room() {
         for since in [Since::Never, Since::Lost("moved".to_owned())] {
             let finding = || Finding::Intact { since: since.clone(), drawn: vec![[2; 32]] };
-            let kept = Traces { finding: finding(), floor: Ok(None), log: None, stored: 3 }.judge();
+            let kept =
+                Traces { finding: finding(), floor: Ok(None), log: None, stored: 3, ..whole() }.judge();
             assert_eq!(kept, Judgement { since: since.clone(), drawn: vec![[2; 32]], log_is_useless: false });
             let gap = Traces { finding: finding(), log: Some((7, 9)), stored: 0, ..whole() }.judge();
             assert_eq!(gap, Judgement { since: since.clone(), drawn: vec![[2; 32]], log_is_useless: true });

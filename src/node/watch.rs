@@ -27,7 +27,9 @@ pub async fn states(hub: Arc<Hub>, cancel: CancellationToken) {
             continue;
         }
         match &snapshot.state {
-            NodeState::WaitingForQuorum { .. } | NodeState::Halted { .. } => tracing::warn!("{text}"),
+            NodeState::WaitingForQuorum { .. }
+            | NodeState::NeedsTrustedBlock { .. }
+            | NodeState::Halted { .. } => tracing::warn!("{text}"),
             _ => tracing::info!("{text}"),
         }
         shown = text;
@@ -41,7 +43,9 @@ fn describe(state: &NodeState) -> String {
             let names: Vec<&str> = missing.iter().map(CleanText::as_str).collect();
             format!("{}, missing: {}", state.label(), names.join(", "))
         }
-        NodeState::Halted { reason } => format!("HALTED: {reason}"),
+        NodeState::Halted { reason } | NodeState::NeedsTrustedBlock { reason } => {
+            format!("{}: {reason}", state.label())
+        }
         // Each block is no news.
         NodeState::Syncing { .. } => "SYNCING".to_owned(),
         _ => state.label(),

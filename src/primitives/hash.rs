@@ -38,6 +38,7 @@ impl Domain {
     pub const PEER: Self = Self("timecoin masternode v1 peer identity");
     pub const SNAPSHOT: Self = Self("timecoin masternode v1 snapshot");
     pub const JOURNAL: Self = Self("timecoin masternode v1 journal record");
+    pub const FLOOR: Self = Self("timecoin masternode v1 sign floor");
 
     /// A hasher that has absorbed nothing but the domain.
     #[must_use]

@@ -1,6 +1,6 @@
 //! Consensus messages between nodes (protocol §2). Everything bulky is pulled, never pushed unasked.
 
-use crate::primitives::block::Outline;
+use crate::primitives::block::{Header, Outline};
 use crate::primitives::certificate::{Certificate, Qc};
 use crate::primitives::committee::VoterIndex;
 use crate::primitives::encoding::{Decode, Encode};
@@ -141,6 +141,10 @@ pub enum Message {
     GetLinks { from: u64, to: u64 },
     /// Encoded `Link`s that lead from header `from` towards the one asked for; none if not kept.
     Links { from: u64, links: Vec<Vec<u8>> },
+    /// Asks for the headers of the `count` decided blocks up to `last`.
+    GetHeaders { last: u64, count: u16 },
+    /// Headers asked for, ascending; without certificates, as their ids are known one from the next.
+    Headers(Vec<Header>),
 }
 
 impl Message {
@@ -176,6 +180,8 @@ impl Message {
             Self::SnapshotPart { .. } => "snapshot-part",
             Self::GetLinks { .. } => "get-links",
             Self::Links { .. } => "links",
+            Self::GetHeaders { .. } => "get-headers",
+            Self::Headers(_) => "headers",
         }
     }
 }

@@ -22,4 +22,5 @@ pub mod rejection;
 pub mod special;
 pub mod tier;
 pub mod transaction;
+pub mod trusted;
 pub mod vote;

@@ -2,10 +2,12 @@
 //! what to do.
 
 use crate::light::bundle::ProofBundle;
+use crate::primitives::clean::CleanText;
 use crate::primitives::hash::Txid;
 use crate::rpc::control::{
     Answer, ControlError, Envelope, FRAME_BYTES_MAX, PROTOCOL_VERSION, Request, SocketAddress,
 };
+use crate::rpc::stream::{ArchiveRequest, COMPLETE, FAILED, PIECE};
 use crate::telemetry::snapshot::Snapshot;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How long a node may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How long it may take to read one more piece of an archive from a busy disk.
+const PIECE_MAX: Duration = Duration::from_secs(120);
 
 /// Why a node cannot be asked.
 #[derive(Debug, thiserror::Error)]
@@ -161,6 +165,20 @@ impl ControlClient {
         }
     }
 
+    /// An archive of the chain, to be read to its end.
+    ///
+    /// # Errors
+    /// [`ClientError`]; what goes wrong later is an error of the reading.
+    pub fn archive(mut self, request: ArchiveRequest) -> Result<ArchiveStream, ClientError> {
+        let ArchiveRequest { from, to, state } = request;
+        match self.ask(Request::Archive { from, to, state })? {
+            Answer::Archive => {}
+            other => return Err(self.unexpected(&other)),
+        }
+        self.deadline(PIECE_MAX)?;
+        Ok(ArchiveStream { client: self, piece: Vec::new(), at: 0, complete: false })
+    }
+
     fn ask(&mut self, request: Request) -> Result<Answer, ClientError> {
         let dir = self.dir.clone();
         let garbled = |reason: String| ClientError::Garbled { dir: dir.clone(), reason };
@@ -210,6 +228,7 @@ impl ControlClient {
             Answer::Stopping => "a stop nobody asked for",
             Answer::Pong { .. } => "a pong nobody asked for",
             Answer::Proof { .. } => "a proof nobody asked for",
+            Answer::Archive => "an archive nobody asked for",
             Answer::Refused { reason } => reason,
         };
         ClientError::Garbled { dir: self.dir.clone(), reason: reason.to_owned() }
@@ -220,6 +239,57 @@ impl ControlClient {
             .set_read_timeout(Some(patience))
             .and_then(|()| self.stream.set_write_timeout(Some(patience)))
             .map_err(|source| ClientError::Io { dir: self.dir.clone(), source })
+    }
+}
+
+/// An archive on its way; ends where the node says that it is complete.
+#[derive(Debug)]
+pub struct ArchiveStream {
+    client: ControlClient,
+    piece: Vec<u8>,
+    at: usize,
+    complete: bool,
+}
+
+impl ArchiveStream {
+    fn next_piece(&mut self) -> io::Result<()> {
+        let failed = |client: &ControlClient, error| io::Error::other(client.failed(error).to_string());
+        let mut head = [0; 4];
+        self.client.stream.read_exact(&mut head).map_err(|error| failed(&self.client, error))?;
+        let length = u32::from_be_bytes(head) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(io::Error::other(format!("a piece of {length} bytes is more than a frame holds")));
+        }
+        self.piece.resize(length, 0);
+        self.client.stream.read_exact(&mut self.piece).map_err(|error| failed(&self.client, error))?;
+        self.at = 1;
+        match self.piece.split_first() {
+            Some((&PIECE, _)) => Ok(()),
+            Some((&COMPLETE, [])) => {
+                self.complete = true;
+                Ok(())
+            }
+            Some((&FAILED, reason)) => {
+                let reason = CleanText::limited(&String::from_utf8_lossy(reason), 2000);
+                Err(io::Error::other(format!("the masternode could not go on: {reason}")))
+            }
+            _ => Err(io::Error::other("a piece is not understood: use the program of the same release")),
+        }
+    }
+}
+
+impl Read for ArchiveStream {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        while self.at >= self.piece.len() && !self.complete {
+            self.next_piece()?;
+        }
+        let rest = self.piece.get(self.at..).unwrap_or_default();
+        let taken = rest.len().min(bytes.len());
+        for (to, from) in bytes.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        self.at += taken;
+        Ok(taken)
     }
 }
 

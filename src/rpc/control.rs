@@ -11,6 +11,7 @@ use crate::config::control_socket_in;
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::Txid;
 use crate::rpc::Backend;
+use crate::rpc::stream::{self, ArchiveRequest};
 use crate::telemetry::snapshot::Snapshot;
 use futures_util::{SinkExt, StreamExt};
 use rustix::fs::{Mode, OFlags};
@@ -54,6 +55,8 @@ pub enum Request {
     Ping,
     /// The proof that a transaction is final, from the header at height `trusted` on.
     Proof { txid: Txid, trusted: Option<u64> },
+    /// The chain from block `from` to `to` (the newest if absent), with the state after it if `state`.
+    Archive { from: u64, to: Option<u64>, state: bool },
 }
 
 /// What a node answers.
@@ -68,6 +71,8 @@ pub enum Answer {
     Pong { pid: u32 },
     /// To [`Request::Proof`]: an encoded [`ProofBundle`](crate::light::bundle::ProofBundle) in hexadecimal.
     Proof { bundle: String },
+    /// To [`Request::Archive`]: what follows is described in [`stream`](crate::rpc::stream).
+    Archive,
     /// The request was refused, with the reason.
     Refused { reason: String },
 }
@@ -226,8 +231,16 @@ async fn converse(stream: UnixStream, backend: Arc<dyn Backend>) {
     }
     // Silence, an oversized frame and the end of the connection are the same here.
     while let Ok(Some(Ok(frame))) = tokio::time::timeout(IDLE_MAX, frames.next()).await {
-        let answer = respond(&frame, &backend).await;
-        if reply(&mut frames, answer).await.is_err() {
+        let answered = match understand(&frame) {
+            Ok(Request::Archive { from, to, state }) => {
+                send_archive(&mut frames, &backend, ArchiveRequest { from, to, state }).await
+            }
+            request => {
+                let answer = respond(request, &backend).await;
+                reply(&mut frames, answer).await
+            }
+        };
+        if answered.is_err() {
             return;
         }
     }
@@ -251,8 +264,21 @@ fn understand(frame: &[u8]) -> Result<Request, String> {
     Ok(envelope.body)
 }
 
-async fn respond(frame: &[u8], backend: &Arc<dyn Backend>) -> Answer {
-    let proven = match understand(frame) {
+async fn send_archive(
+    frames: &mut Framed<UnixStream, LengthDelimitedCodec>,
+    backend: &Arc<dyn Backend>,
+    request: ArchiveRequest,
+) -> io::Result<()> {
+    let pieces = match stream::start(Arc::clone(backend), request) {
+        Ok(pieces) => pieces,
+        Err(error) => return reply(frames, Answer::Refused { reason: error.to_string() }).await,
+    };
+    reply(frames, Answer::Archive).await?;
+    stream::send(frames, pieces).await
+}
+
+async fn respond(request: Result<Request, String>, backend: &Arc<dyn Backend>) -> Answer {
+    let proven = match request {
         Err(reason) => return Answer::Refused { reason },
         Ok(Request::Ping) => return Answer::Pong { pid: std::process::id() },
         Ok(Request::Status) => {
@@ -263,6 +289,7 @@ async fn respond(frame: &[u8], backend: &Arc<dyn Backend>) -> Answer {
             backend.stop(CleanText::limited(&reason, REASON_CHARS_MAX));
             return Answer::Stopping;
         }
+        Ok(Request::Archive { .. }) => return Answer::Archive,
         Ok(Request::Proof { txid, trusted }) => {
             let backend = Arc::clone(backend);
             // Proofs are read from the disk.
@@ -313,6 +340,12 @@ mod tests {
         }
         fn proof(&self, txid: &Txid, trusted: Option<u64>) -> Result<ProofBundle, String> {
             Err(format!("{txid} from {trusted:?} on is not known"))
+        }
+        fn archive(&self, request: ArchiveRequest, out: &mut dyn Write) -> Result<(), String> {
+            let bytes: Vec<u8> = (0..request.from).map(|n| n.to_le_bytes()[0]).collect();
+            // As a disk gives it: in parts that fit nothing.
+            bytes.chunks(1013).try_for_each(|part| out.write_all(part)).map_err(|error| error.to_string())?;
+            if request.state { Err("the disk is tired".to_owned()) } else { Ok(()) }
         }
         fn stop(&self, reason: CleanText) {
             *self.stopped.lock() = Some(reason);
@@ -368,6 +401,28 @@ mod tests {
         assert_eq!(socket_mode, 0o600);
         assert_eq!(backend.stopped.lock().as_ref().map(CleanText::as_str), Some("the test is over"));
         assert!(!control_socket_in(dir.path()).exists());
+    }
+
+    #[test]
+    fn an_archive_comes_whole_in_pieces_or_says_why_not_and_the_node_outlives_a_client_that_goes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let expected: Vec<u8> = (0..3_000_000u64).map(|n| n.to_le_bytes()[0]).collect();
+        with_server(dir.path(), &fixed(), move |dir| {
+            let ask = |state| {
+                let request = ArchiveRequest { from: 3_000_000, to: None, state };
+                ControlClient::connect(&dir).expect("connected").archive(request).expect("begun")
+            };
+            let mut got = Vec::new();
+            ask(false).read_to_end(&mut got).expect("complete");
+            assert!(got == expected);
+            got.clear();
+            let error = ask(true).read_to_end(&mut got).expect_err("failed at the end");
+            assert!(error.to_string().contains("the disk is tired"), "{error}");
+            assert!(expected.starts_with(&got));
+            let mut first = [0; 10];
+            ask(false).read_exact(&mut first).expect("begun");
+            ControlClient::connect(&dir).expect("connected").ping().expect("a pong");
+        });
     }
 
     #[test]

@@ -78,6 +78,10 @@ pub enum NodeState {
         total_weight: u64,
         missing: Vec<CleanText>,
     },
+    /// Was away for longer than the trust period and adopts no block without a trusted one.
+    NeedsTrustedBlock {
+        reason: CleanText,
+    },
     /// A member of the committee, voting.
     Signing,
     /// Waits for the statuses of a quorum at its height before it signs; weights, own included.
@@ -109,6 +113,7 @@ impl NodeState {
             Self::WaitingForQuorum { connected_weight, quorum_weight, .. } => {
                 format!("WAITING FOR QUORUM {connected_weight}/{quorum_weight}")
             }
+            Self::NeedsTrustedBlock { .. } => "NEEDS TRUSTED BLOCK".to_owned(),
             Self::Signing => "SIGNING".to_owned(),
             Self::Listening { heard_weight, quorum_weight } => {
                 format!("LISTENING {heard_weight}/{quorum_weight}")

@@ -3,7 +3,7 @@
 use crate::encoding::golden_value;
 use crate::samples::{amount, chain, key, transaction, txid};
 use masternode::light::block::{BlockProof, CertifiedHeader, Link};
-use masternode::light::bundle::{Proof, ProofBundle, TrustedHeader};
+use masternode::light::bundle::{Proof, ProofBundle};
 use masternode::light::claim::FinalityClaim;
 use masternode::light::client::LightClient;
 use masternode::light::finality::FinalityProof;
@@ -18,6 +18,7 @@ use masternode::primitives::hash::{BlockId, ChainId, Hash, KeyHash, MasternodeId
 use masternode::primitives::keys::{Signature, verify_batch};
 use masternode::primitives::params::Params;
 use masternode::primitives::transaction::SealedTransaction;
+use masternode::primitives::trusted::TrustedHeader;
 use masternode::primitives::vote::{Step, VoteBatch, vote_digest};
 use proptest::prelude::*;
 use std::sync::Arc;

@@ -206,6 +206,8 @@ pub fn messages() -> Vec<Message> {
         Message::SnapshotPart { manifest: Hash([0x5d; 32]), part: 3, bytes: vec![4, 5, 6] },
         Message::GetLinks { from: 0, to: 7 },
         Message::Links { from: 0, links: vec![vec![7, 8, 9]] },
+        Message::GetHeaders { last: 9, count: 512 },
+        Message::Headers(vec![header()]),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! A proof of a real payment, from a running node to somebody who has the file and a trusted block only.
 
 use crate::rules::{Network, runtime};
-use masternode::light::bundle::TrustedHeader;
+use masternode::primitives::trusted::TrustedHeader;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -194,6 +194,13 @@ impl Daemons {
         });
     }
 
+    /// `masternode backup` or `restore` of a node, with a folder beside it.
+    #[track_caller]
+    pub fn succeeds_at(&self, name: &str, command: &str, folder: &str, more: &[&str]) {
+        let (folder, dir) = (self.text(folder), self.text(name));
+        succeeds(&[&[command, folder.as_str(), "--data-dir", dir.as_str()], more].concat());
+    }
+
     /// Puts a directory in the place of another that was removed, at the port of that.
     pub fn rename(&self, from: &str, to: &str) {
         std::fs::rename(self.dir(from), self.dir(to)).unwrap();

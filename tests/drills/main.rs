@@ -117,16 +117,28 @@ fn deleted_log(daemons: &mut Daemons, victim: &str) {
     explains(daemons, victim, &["the vote log is missing"]);
 }
 
+/// A backup of the running node, restored over its directory after it has signed on.
+fn restored_backup(daemons: &mut Daemons, victim: &str) {
+    daemons.succeeds_at(victim, "backup", "saved", &[]);
+    daemons.two_more_blocks();
+    daemons.kill(victim);
+    daemons.succeeds_at(victim, "restore", "saved", &["--set-aside"]);
+    daemons.start(victim);
+    explains(daemons, victim, &["restored from a backup", "height"]);
+    daemons.remove("saved");
+}
+
 type Drill = fn(&mut Daemons, &str);
 
 #[test]
 fn every_drill_ends_without_a_double_vote_with_a_clear_message_and_with_the_masternode_back() {
-    let drills: [(&str, Drill); 5] = [
+    let drills: [(&str, Drill); 6] = [
         ("cloned key", cloned_key),
         ("copied directory", copied_directory),
         ("old backup in place", old_backup_in_place),
         ("old backup elsewhere", old_backup_elsewhere),
         ("deleted log", deleted_log),
+        ("restored backup", restored_backup),
     ];
     let mut daemons = Daemons::found();
     for round in 0..rounds() {

@@ -1,10 +1,11 @@
 //! One machine with all that belongs to it: ledger, disk, clock, connections.
 
+use crate::attendance::Heard;
 use crate::chain::{Chain, GENESIS_MS};
+use crate::custody;
 use crate::disk::Disk;
 use crate::keys::Key;
 use crate::liar::Liar;
-use crate::own::Own;
 use crate::random::Random;
 use crate::scenario::{Mutant, Role, Scenario};
 use masternode::consensus::input::Now;
@@ -12,7 +13,6 @@ use masternode::consensus::machine::Machine;
 use masternode::consensus::signer::Signer;
 use masternode::consensus::standing::Start;
 use masternode::node::host::ChainHost;
-use masternode::primitives::hash::EraTag;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One running machine. Twins are two actors at one address.
@@ -25,8 +25,12 @@ pub struct Actor {
     pub machine: Option<Machine>,
     pub host: ChainHost,
     pub disk: Disk,
-    /// What it sent in each era, over all lives.
-    pub own: BTreeMap<EraTag, Own>,
+    /// Precommits it was given since it is up.
+    pub heard: Heard,
+    /// Height at which it began to sign, since it is up.
+    pub signs_since: Option<u64>,
+    /// Whether it has told that another process has its key.
+    pub told_of_rival: bool,
     /// Nodes it is connected to.
     pub connected: BTreeSet<usize>,
     /// Blocks asked for, with the time until the answer counts as lost.
@@ -56,7 +60,9 @@ impl Actor {
             machine: None,
             host: chain.host(),
             disk: Disk::default(),
-            own: BTreeMap::new(),
+            heard: Heard::default(),
+            signs_since: None,
+            told_of_rival: false,
             connected: BTreeSet::new(),
             pulls: BTreeMap::new(),
             wake_us: None,
@@ -68,20 +74,32 @@ impl Actor {
             wall_ahead_ms: 0,
         };
         actor.set_wall(random, 600);
-        if !scenario.late.contains(&address) {
-            actor.machine = Some(actor.fresh_machine(scenario));
+        if scenario.unrest.as_ref().is_some_and(|unrest| !unrest.orderly) && address < scenario.founders {
+            // Who misses height 1 in a new directory has to be let in by the others, of whom enough must
+            // not have missed it: that it begins well is assumed.
+            actor.disk.found();
+        }
+        if address >= scenario.founders {
+            actor.disk.drawn_since_loss = Some(Vec::new());
+        }
+        if !scenario.starts_late(address) {
+            actor.machine = Some(actor.fresh_machine(scenario, random));
         }
         actor
     }
 
     /// A machine at the tip of the ledger.
-    pub fn fresh_machine(&self, scenario: &Scenario) -> Machine {
+    pub fn fresh_machine(&mut self, scenario: &Scenario, random: &mut Random) -> Machine {
         let signer: Option<Box<dyn Signer>> = match self.role {
             Role::Honest | Role::Twins => Some(Box::new(self.key.clone())),
             Role::Observer | Role::Liar | Role::Silent => None,
         };
-        // Nodes keep their logs; what is lost on purpose is a planted fault.
-        let start = Start::Whole { since: vec![None], nonce: [0; 32] };
+        let start = if scenario.unrest.is_some() && self.role == Role::Honest {
+            custody::begin(&mut self.disk, random)
+        } else {
+            // Nodes keep their logs; what is lost on purpose is a planted fault.
+            Start::Whole { since: vec![None], nonce: [0; 32] }
+        };
         let mut machine = Machine::new(signer, scenario.timing, &self.host, start);
         if let Mutant::Machine(bug) = scenario.mutant {
             machine.plant(bug);
@@ -95,6 +113,8 @@ impl Actor {
         self.connected.clear();
         self.pulls.clear();
         self.wake_us = None;
+        self.signs_since = None;
+        self.heard = Heard::default();
         self.monotonic_ahead_us = random.below(1_000_000);
     }
 

@@ -101,6 +101,31 @@ counters! {
     replayed_messages,
     /// Twins let back by a block, seen by each node that committed it.
     resumes,
+    /// Honest validators let back by a block, counted once.
+    honest_resumes,
+    registrations,
+    updates,
+    unbondings,
+    /// Blocks after which others vote, or with other keys.
+    committee_changes,
+    /// Masternodes jailed, and the honest among them.
+    jailed,
+    honest_jailed,
+    lost_logs,
+    lost_directories,
+    backups_restored,
+    snapshots_restored,
+    copied_directories,
+    vote_keys_replaced,
+    /// Validators kept down for long.
+    absences,
+    /// Processes that found another one let in with their key, or saw it sign.
+    displaced,
+    rivals_sighted,
+    /// Displaced processes that were wanted and started anew.
+    displaced_restarted,
+    /// Runs with changes of the registry, jail or lost logs.
+    runs_with_unrest,
     /// Runs of plain Tendermint.
     runs_without_fast_path,
     /// Runs with real signatures.

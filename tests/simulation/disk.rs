@@ -1,8 +1,11 @@
 //! What a validator has on disk: the log of its machine, with what of it is surely durable, and the
 //! blocks of its ledger. The index over the log says what the log proves.
 
+use crate::custody::Instance;
 use crate::oracle::Voters;
 use masternode::consensus::output::Record;
+use masternode::consensus::standing::Nonce;
+use masternode::node::instance::Since;
 use masternode::primitives::block::Block;
 use masternode::primitives::certificate::Qc;
 use masternode::primitives::committee::Committee;
@@ -14,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Log and blocks of one validator.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Disk {
     /// Every record ever written, oldest first, with its height.
     pub log: Vec<(u64, Record)>,
@@ -28,10 +31,18 @@ pub struct Disk {
     pub stored: usize,
     /// What the log holds.
     pub index: Index,
+    /// Height the log begins at; 0 when there is none.
+    pub log_from: u64,
+    /// The file `instance`, if there is one.
+    pub instance: Option<Instance>,
+    /// The sign floor.
+    pub floor: Option<u64>,
+    /// On no disk, for the check: the numbers drawn since the log was lost, if it was.
+    pub drawn_since_loss: Option<Vec<Nonce>>,
 }
 
 /// What can be looked up in a log.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Index {
     bodies: BTreeSet<Txid>,
     prepares: BTreeMap<(EraTag, Txid), Voters>,
@@ -48,14 +59,30 @@ impl Disk {
         self.log.push((height, record));
     }
 
+    /// The files of a founder that has begun to sign.
+    pub fn found(&mut self) {
+        (self.log_from, self.floor) = (1, Some(1));
+        self.instance = Some(Instance { since: Since::Registration, drawn: Vec::new(), moved: false });
+    }
+
+    /// Height the log has come to.
+    pub fn newest(&self) -> u64 {
+        let next =
+            |(height, record): &(u64, Record)| height + u64::from(matches!(record, Record::Decided(_)));
+        self.log.last().map_or(0, next).max(self.log_from)
+    }
+
     /// All records written so far are durable. Returns the own messages among those that were not.
     pub fn sync(&mut self) -> Vec<Record> {
         self.durable = self.log.len();
         let new = self.log.get(self.checked..).unwrap_or_default();
         self.checked = self.log.len();
-        let own =
-            |record: &&Record| matches!(record, Record::OwnBatch(_) | Record::Vote(_) | Record::Proposal(_));
-        new.iter().map(|(_, record)| record).filter(own).cloned().collect()
+        let own = |(_, record): &&(u64, Record)| {
+            matches!(record, Record::OwnBatch(_) | Record::Vote(_) | Record::Proposal(_))
+        };
+        let own = new.iter().filter(own).map(|(_, record)| record.clone()).collect();
+        self.floor = self.floor.max(Some(self.newest()));
+        own
     }
 
     /// Keeps the first records only.

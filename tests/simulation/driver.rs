@@ -9,17 +9,16 @@ use crate::scenario::{MS, Mutant, Role};
 use crate::trace::{describe, fingerprint};
 use crate::world::{Event, Packet, World};
 use masternode::consensus::input::Input;
-use masternode::consensus::output::{Notice, Output, Record, Target};
+use masternode::consensus::output::{Output, Record, Target};
 use masternode::consensus::signer::Signer;
 use masternode::consensus::verify::{verify_decided, verify_messages, verify_transactions};
 use masternode::primitives::block::Block;
 use masternode::primitives::certificate::Qc;
 use masternode::primitives::committee::VoterIndex;
-use masternode::primitives::evidence::{Evidence, Offence};
 use masternode::primitives::hash::era_tag;
+use masternode::primitives::keys::PublicKey;
 use masternode::primitives::message::{Message, PeerId, Proposal};
 use masternode::primitives::rejection::Rejection;
-use masternode::primitives::special::Special;
 use masternode::primitives::transaction::SharedTransaction;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -81,6 +80,9 @@ impl World {
         for result in verified {
             match result {
                 Ok(message) => {
+                    if let Message::Vote(vote) = message.get() {
+                        self.actors[actor].heard.note(vote);
+                    }
                     let from = self.peers[from];
                     self.step(actor, Input::Message { from, message })?;
                 }
@@ -268,6 +270,7 @@ impl World {
             }
             Output::Halt { reason } if honest => broken("halt", format!("{address} stops: {reason}")),
             Output::Notice(notice) if honest => self.notice(actor, &notice),
+            Output::Sign { since, next } if honest => self.begins_to_sign(actor, since, next),
             _ => Ok(()),
         }
     }
@@ -285,41 +288,6 @@ impl World {
         Ok(())
     }
 
-    fn notice(&mut self, actor: usize, notice: &Notice) -> Result<(), Broken> {
-        let address = self.actors[actor].address;
-        match notice {
-            Notice::Votes { .. } => return Ok(()),
-            Notice::ProposalRefused { .. } => self.oracle.coverage.refused_proposals += 1,
-            Notice::Equivocation { evidence, .. } => self.accused(address, evidence)?,
-            _ => {}
-        }
-        self.trace.note(self.at_us, 6, || format!("{address} notes {notice:?}"));
-        Ok(())
-    }
-
-    /// Evidence must prove what it says, of a validator that lies.
-    fn accused(&mut self, address: usize, evidence: &Evidence) -> Result<(), Broken> {
-        let coverage = &mut self.oracle.coverage;
-        coverage.equivocations_noticed += 1;
-        *match &evidence.offence {
-            Offence::Batches(..) => &mut coverage.evidence_of_batches,
-            Offence::Payments { .. } => &mut coverage.evidence_of_payments,
-            Offence::Votes { .. } => &mut coverage.evidence_of_votes,
-            Offence::Proposals { .. } => &mut coverage.evidence_of_proposals,
-        } += 1;
-        let what = evidence.offence.name();
-        let node = self.chain.keys.iter().position(|known| known.public() == evidence.vote_key);
-        if node.is_none_or(|node| self.scenario.honest(node)) {
-            return broken("accused", format!("{address} says honest {node:?} signed {what}"));
-        }
-        self.proven.extend(node);
-        let checker = checker(self.scenario.real_keys);
-        match evidence.checks() {
-            Ok(checks) if checker(&checks).iter().all(|valid| *valid) => Ok(()),
-            checked => broken("evidence", format!("{address} has no proof of {what}: {checked:?}")),
-        }
-    }
-
     fn pull(&mut self, actor: usize, peer: PeerId, height: u64) {
         let Some(node) = self.peers.iter().position(|known| *known == peer) else { return };
         let state = &mut self.actors[actor];
@@ -332,25 +300,11 @@ impl World {
         self.transmit(actor, &[node], Packet::Pull { height });
     }
 
-    /// A validator with a whole log that nobody else signs for has no reason to ask to be let back.
-    fn check_resumes(&mut self, block: &Block) -> Result<(), Broken> {
-        for transaction in &block.transactions {
-            let Ok(Some(Special::Resume(resume))) = transaction.special() else { continue };
-            self.oracle.coverage.resumes += 1;
-            let key = resume.vote_key;
-            let node = self.chain.keys.iter().position(|known| known.public() == key);
-            if node.is_none_or(|node| self.scenario.honest(node)) {
-                let height = block.header.height;
-                return broken("standing", format!("block {height} lets {node:?} back, who is honest"));
-            }
-        }
-        Ok(())
-    }
-
     fn committed(&mut self, actor: usize, block: Arc<Block>, qc: Qc) -> Result<(), Broken> {
         let state = &mut self.actors[actor];
         let (address, id, height) = (state.address, block.id(), block.header.height);
         state.disk.blocks.push((Arc::clone(&block), qc.clone()));
+        state.heard.keep(id);
         let value = u64::from(id.bytes()[0]) << 32 | height;
         self.trace.note(self.at_us, value, || {
             let txids: Vec<_> = block.transactions.iter().map(|tx| tx.id().short()).collect();
@@ -361,13 +315,21 @@ impl World {
             if !state.disk.index.has_decided(height, &id) || !state.disk.index.has_candidate(&id) {
                 return broken("log before send", format!("{address} commits {height}, not in its log"));
             }
+            let known = self.oracle.chain.len();
             self.oracle.commit(tag, &block, &qc)?;
-            let is_convicted =
-                |node: &usize| self.oracle.convicted.contains(&self.chain.keys[*node].public());
-            if let Some(node) =
-                (0..self.chain.keys.len()).filter(|node| self.scenario.honest(*node)).find(is_convicted)
+            let honest =
+                |key: &PublicKey| self.chain.node_of(key).is_some_and(|node| self.scenario.honest(node));
+            if let Some(key) = self.oracle.convicted.iter().find(|key| honest(key)) {
+                let node = self.chain.node_of(key);
+                return broken("accused", format!("block {height} convicts {node:?}, who is honest"));
+            }
+            if let Some(machine) = &self.actors[actor].machine
+                && machine.era().height == height + 1
             {
-                return broken("accused", format!("block {height} convicts {node}, who is honest"));
+                self.oracle.check_next(&machine.era(), honest)?;
+            }
+            if self.oracle.chain.len() > known {
+                self.change_registry()?;
             }
             self.check_resumes(&block)?;
             self.check_ledger(actor, height)?;
@@ -413,7 +375,7 @@ impl World {
             let kept = self.check_own_record(actor, &record)?;
             self.tolerate(kept)?;
         }
-        let Actor { own, address, key, .. } = &mut self.actors[actor];
+        let Actor { address, key, .. } = &self.actors[actor];
         let (era, voter) = match message {
             Message::VoteBatch(batch) => (batch.era_tag, Some(batch.voter)),
             Message::Proposal(proposal) => (proposal.era_tag, proposer(&self.oracle, proposal)),
@@ -425,36 +387,47 @@ impl World {
             // Others' messages are passed on; only its own are its own.
             return Ok(());
         }
-        let sent = own.entry(era).or_default().sends(message);
-        let sent = sent.map_err(|fault| named(*address, fault));
+        let own = self.own.entry((key.public(), era)).or_default();
+        let sent = own.sends(message).map_err(|fault| named(*address, fault));
         self.tolerate(sent)
     }
 
     /// An own record has become durable. The outer result is about what everybody sent, the inner one
     /// about what this validator did.
     pub fn check_own_record(&mut self, actor: usize, record: &Record) -> Result<Result<(), Broken>, Broken> {
-        let Actor { own, disk, address, .. } = &mut self.actors[actor];
+        let Actor { disk, address, key, .. } = &self.actors[actor];
         let oracle = &mut self.oracle;
+        let era = match record {
+            Record::OwnBatch(batch) => batch.era_tag,
+            Record::Proposal(proposal) => proposal.era_tag,
+            Record::Vote(vote) => vote.era_tag,
+            _ => return Ok(Ok(())),
+        };
+        let (chain, scenario) = (&self.chain, &self.scenario);
+        let honest = |key: &PublicKey| chain.node_of(key).is_some_and(|node| scenario.honest(node));
+        let own = self.own.entry((key.public(), era)).or_default();
+        let alone = own.is_by(*address);
         let kept = match record {
             Record::OwnBatch(batch) => {
                 // Its own prepare counts towards the quorum it relies on.
                 oracle.count_batch(batch)?;
-                let kept = own.entry(batch.era_tag).or_default().batch(batch, oracle, disk);
+                let kept = own.batch(batch, oracle, disk);
                 kept.and_then(|()| oracle.unite(batch.era_tag, &batch.commits))
             }
             Record::Proposal(proposal) => {
                 oracle.coverage.reproposals += u64::from(proposal.valid_round >= 0);
                 oracle.learn(&proposal.outline);
-                own.entry(proposal.era_tag).or_default().proposal(proposal, oracle, disk)
+                let kept = own.proposal(proposal, oracle, disk);
+                kept.and(self.actors[actor].heard.check(proposal, oracle, honest))
             }
             Record::Vote(vote) => {
-                let kept = own.entry(vote.era_tag).or_default().vote(vote, oracle, disk);
+                let kept = own.vote(vote, oracle, disk);
                 oracle.count_vote(vote)?;
                 kept
             }
             _ => Ok(()),
         };
-        Ok(kept.map_err(|fault| named(*address, fault)))
+        Ok(kept.and(alone).map_err(|fault| named(*address, fault)))
     }
 
     /// The nodes a target means.

@@ -7,6 +7,7 @@ use crate::oracle::{Broken, Oracle, broken};
 use masternode::consensus::machine::Machine;
 use masternode::consensus::machine::audit::DurableState;
 use masternode::consensus::output::Record;
+use masternode::consensus::signer::Signer;
 use masternode::consensus::verify::EraContext;
 use masternode::primitives::params::Params;
 use masternode::primitives::vote::Step;
@@ -70,6 +71,10 @@ pub fn check_restored(actor: &Actor, machine: &Machine, oracle: &Oracle) -> Resu
 /// While it runs the machine is what its log implies, but for what waits to be sent.
 pub fn check_running(actor: &Actor, oracle: &Oracle) -> Result<(), Broken> {
     let Some(machine) = &actor.machine else { return Ok(()) };
+    if machine.era().committee.index_of(&actor.key.public()).is_none() {
+        // Without a seat it goes through the rounds to show them, and nothing of it is kept.
+        return Ok(());
+    }
     let (found, due) = (machine.durable_state(), implied(&actor.disk, &machine.era(), oracle));
     let locks = due.locks.iter().all(|(outpoint, txid)| found.locks.get(outpoint) == Some(txid));
     let commits = due.commit_voted.is_subset(&found.commit_voted);

@@ -1,6 +1,7 @@
 //! What goes wrong in a run besides crashes: partitions, nodes cut off one by one, late starts, clocks
 //! that jump, and the moments at which Byzantine validators act. And the pace that is due without them.
 
+use crate::actor::Actor;
 use crate::chain::GENESIS_MS;
 use crate::liar::Scene;
 use crate::oracle::{Broken, broken};
@@ -28,6 +29,7 @@ impl World {
         if self.scenario.swizzle {
             self.plan_swizzle();
         }
+        self.plan_troubles();
         for node in self.scenario.late.clone() {
             let at_us = self.random.between(calm_at_us / 4, calm_at_us);
             let actor = self.actors.iter().position(|actor| actor.address == node);
@@ -180,10 +182,14 @@ impl World {
         (0..100).find(|round| {
             let proposer = committee.proposer(height, *round).and_then(|voter| committee.member(voter));
             let key = proposer.map(|member| member.vote_key);
-            let node = self.chain.keys.iter().position(|known| Some(signer_key(known)) == key);
+            let ready = |actor: &&Actor| {
+                actor.role.is_honest()
+                    && Some(signer_key(&actor.key)) == key
+                    && actor.signs_since.is_some_and(|since| since < height)
+            };
             let wait_us = timing.propose_us + u64::from(*round) * timing.propose_step_us;
             let needed_us = 2 * (timing.pull_us + timing.grace_us + timing.tick_us);
-            node.is_some_and(|node| self.scenario.honest(node)) && wait_us / 2 > needed_us
+            self.actors.iter().any(|actor| ready(&actor)) && wait_us / 2 > needed_us
         })
     }
 }

@@ -7,6 +7,7 @@ use crate::scenario::{MS, Mutant};
 use crate::world::{Event, World};
 use masternode::consensus::input::Input;
 use masternode::consensus::output::{Output, Record};
+use masternode::consensus::signer::Signer;
 use masternode::primitives::hash::era_tag;
 use masternode::primitives::message::Message;
 
@@ -14,7 +15,11 @@ impl World {
     /// Whether the process dies before this effect.
     pub fn crash_strikes(&mut self, actor: usize, next: &Output) -> bool {
         let state = &mut self.actors[actor];
-        let counts = matches!(next, Output::Persist { .. } | Output::Send { .. } | Output::Committed { .. });
+        let counts = match next {
+            Output::Persist { .. } | Output::Send { .. } | Output::Committed { .. } => true,
+            Output::Sign { .. } => self.scenario.unrest.is_some(),
+            _ => false,
+        };
         if !state.role.is_honest() || !counts {
             return false;
         }
@@ -37,7 +42,7 @@ impl World {
                 Message::Vote(_) | Message::Proposal(_) => true,
                 _ => false,
             },
-            Output::Committed { .. } => true,
+            Output::Committed { .. } | Output::Sign { .. } => true,
             _ => false,
         };
         let permille =
@@ -45,9 +50,14 @@ impl World {
         self.random.chance(permille)
     }
 
-    /// The process dies here and now.
+    /// The process dies here and now, by chance.
     pub fn crash(&mut self, actor: usize) {
         self.crashes_left = self.crashes_left.saturating_sub(1);
+        self.stop(actor, None);
+    }
+
+    /// The process dies, until then or for a while.
+    pub fn stop(&mut self, actor: usize, until_us: Option<u64>) {
         self.oracle.coverage.crashes += 1;
         let state = &mut self.actors[actor];
         self.trace.note(self.at_us, 8, || format!("{} crashes", state.address));
@@ -69,7 +79,7 @@ impl World {
         state.disk.stored = state.disk.blocks.len();
         let pause = *self.random.pick(&[5 * MS, 50 * MS, 400 * MS, 2000 * MS]);
         let dark = self.random.between(1, 300 * MS);
-        self.at(self.at_us + pause, Event::Restart { actor });
+        self.at(until_us.unwrap_or(self.at_us + pause), Event::Restart { actor });
         self.at(self.at_us + dark, Event::Relink);
     }
 
@@ -93,7 +103,7 @@ impl World {
                 return broken("restore", format!("{address} cannot apply its own block: {fault}"));
             }
         }
-        let mut machine = state.fresh_machine(&self.scenario);
+        let mut machine = state.fresh_machine(&self.scenario, &mut self.random);
         let restored = machine.restore(&mut state.host, state.disk.log.clone());
         let blocks = match restored {
             Ok(blocks) => blocks,
@@ -106,7 +116,7 @@ impl World {
             self.tolerate(same)?;
         }
         let state = &mut self.actors[actor];
-        let signed = state.own.get(&machine.era().era_tag);
+        let signed = self.own.get(&(state.key.public(), machine.era().era_tag));
         self.oracle.coverage.restarts_in_mid_height += u64::from(signed.is_some_and(|own| own.has_signed()));
         self.oracle.coverage.restarts_frozen += u64::from(signed.is_some_and(|own| own.is_frozen()));
         self.oracle.enter(&machine.era());
@@ -137,6 +147,6 @@ fn planted(mutant: Mutant, keep: usize, state: &Actor, random: &mut crate::rando
             let lost = usize::try_from(random.between(1, 6)).expect("small");
             keep.saturating_sub(lost).max(floor)
         }
-        Mutant::None | Mutant::TooManyByzantine | Mutant::Machine(_) => keep,
+        Mutant::None | Mutant::TooManyByzantine | Mutant::Machine(_) | Mutant::Registry(_) => keep,
     }
 }

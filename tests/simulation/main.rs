@@ -15,9 +15,11 @@
 )]
 
 mod actor;
+mod attendance;
 mod chain;
 mod changes;
 mod coverage;
+mod custody;
 mod disk;
 mod driver;
 mod duties;
@@ -26,14 +28,18 @@ mod keys;
 mod liar;
 mod lives;
 mod network;
+mod notices;
 mod oracle;
 mod own;
 mod planted;
 mod proofs;
 mod random;
+mod registrar;
+mod registry;
 mod scenario;
 mod special;
 mod trace;
+mod unrest;
 mod workload;
 mod world;
 

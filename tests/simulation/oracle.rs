@@ -4,6 +4,7 @@
 //! Checks are incremental: each looks only at what one message or block adds.
 
 use crate::coverage::Coverage;
+use crate::registry::{Masternode, Registry};
 use masternode::consensus::verify::EraContext;
 use masternode::ledger::rewards::payout;
 use masternode::ledger::set_hash::SetHash;
@@ -11,7 +12,7 @@ use masternode::primitives::amount::Amount;
 use masternode::primitives::block::{Block, Outline};
 use masternode::primitives::certificate::Qc;
 use masternode::primitives::committee::{Committee, VoterIndex};
-use masternode::primitives::hash::{BlockId, EraTag, MasternodeId, Txid};
+use masternode::primitives::hash::{BlockId, EraTag, Txid};
 use masternode::primitives::keys::PublicKey;
 use masternode::primitives::params::Params;
 use masternode::primitives::special::Special;
@@ -99,21 +100,18 @@ pub struct Oracle {
     pub chain: Vec<Arc<Block>>,
     utxos: BTreeMap<OutPoint, Utxo>,
     supply: Amount,
-    /// What is locked for each validator.
-    collaterals: BTreeMap<MasternodeId, OutPoint>,
+    /// The registry by the text.
+    pub registry: Registry,
     /// Vote keys of validators convicted by evidence in a block.
     pub convicted: BTreeSet<PublicKey>,
     pub coverage: Coverage,
 }
 
 impl Oracle {
-    pub fn new(
-        params: Params,
-        genesis: Vec<(OutPoint, Utxo)>,
-        collaterals: BTreeMap<MasternodeId, OutPoint>,
-    ) -> Self {
+    pub fn new(params: Params, genesis: Vec<(OutPoint, Utxo)>, founders: Vec<Masternode>) -> Self {
         let supply = Amount::checked_sum(genesis.iter().map(|(_, utxo)| utxo.value)).expect("a real supply");
         Self {
+            registry: Registry::new(params.clone(), founders),
             params,
             eras: BTreeMap::new(),
             bodies: BTreeMap::new(),
@@ -124,7 +122,6 @@ impl Oracle {
             chain: Vec::new(),
             utxos: genesis.into_iter().collect(),
             supply,
-            collaterals,
             convicted: BTreeSet::new(),
             coverage: Coverage::default(),
         }
@@ -153,6 +150,23 @@ impl Oracle {
             votes: BTreeMap::new(),
             committable: BTreeSet::new(),
         });
+    }
+
+    /// A node has entered the era after a block that was applied here: who votes in it.
+    pub fn check_next(
+        &self,
+        context: &EraContext,
+        is_honest: impl Fn(&PublicKey) -> bool,
+    ) -> Result<(), Broken> {
+        if self.chain.len() as u64 + 1 == context.height {
+            return self.registry.check_committee(&context.committee, is_honest);
+        }
+        match self.committee(context.era_tag) {
+            Some(first) if *first != *context.committee => {
+                broken("committee", format!("two committees of height {}", context.height))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Learns what a block holds.
@@ -400,6 +414,7 @@ impl Oracle {
         for transaction in &block.transactions {
             if let Ok(Some(special)) = transaction.special() {
                 self.convict(transaction.id(), special, height)?;
+                self.spend(transaction.id(), height)?;
                 continue;
             }
             self.spend(transaction.id(), height)?;
@@ -412,21 +427,15 @@ impl Oracle {
         };
         self.pay_out(block, tag, fees)?;
         self.chain.push(Arc::clone(block));
+        self.registry.apply(block)?;
         self.recount(block)
     }
 
     /// Evidence burns a part of the collateral of its offender, once.
     fn convict(&mut self, txid: Txid, special: &Special, height: u64) -> Result<(), Broken> {
-        // Who may resume is checked where the roles are known.
-        if matches!(special, Special::Resume(_)) {
-            return Ok(());
-        }
-        let Special::Evidence(evidence) = special else {
-            return broken("state", format!("block {height} holds {special:?}, which nobody made"));
-        };
-        let locked = self.collaterals.get_mut(&evidence.offender);
-        let whole = locked.as_ref().and_then(|outpoint| self.utxos.remove(outpoint));
-        let (Some(locked), Some(whole)) = (locked, whole) else {
+        let Special::Evidence(evidence) = special else { return Ok(()) };
+        let locked = self.registry.find(&evidence.offender).map(|offender| offender.collateral);
+        let Some(whole) = locked.and_then(|outpoint| self.utxos.remove(&outpoint)) else {
             return broken("state", format!("no collateral for {evidence:?}"));
         };
         if !self.convicted.insert(evidence.vote_key) {
@@ -434,8 +443,8 @@ impl Oracle {
         }
         let burned = whole.value.units() * self.params.slash_percent / 100;
         let amount = |units| Amount::from_units(units).expect("less than what there was");
-        *locked = OutPoint { txid, index: 0 };
-        self.utxos.insert(*locked, Utxo { value: amount(whole.value.units() - burned), height, ..whole });
+        let rest = OutPoint { txid, index: 0 };
+        self.utxos.insert(rest, Utxo { value: amount(whole.value.units() - burned), height, ..whole });
         self.supply = amount(self.supply.units() - burned);
         self.coverage.convictions += 1;
         Ok(())

@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Everything one honest validator has signed in one era.
 #[derive(Default)]
 pub struct Own {
+    /// The node that signs.
+    signer: Option<usize>,
     stream: Vec<Hash>,
     ended: bool,
     locks: BTreeMap<OutPoint, Txid>,
@@ -25,6 +27,12 @@ pub struct Own {
 }
 
 impl Own {
+    /// Of several processes with one key one at most signs in an era.
+    pub fn is_by(&mut self, node: usize) -> Result<(), Broken> {
+        let first = *self.signer.get_or_insert(node);
+        if first == node { Ok(()) } else { broken("two signers", format!("{first} signs in this era, too")) }
+    }
+
     /// Whether anything was signed.
     pub fn has_signed(&self) -> bool {
         !self.stream.is_empty() || !self.votes.is_empty()

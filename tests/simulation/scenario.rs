@@ -3,8 +3,10 @@
 //! Drawn once, before the run; the run itself draws from generators forked off the same seed.
 
 use crate::random::Random;
+use crate::unrest::Unrest;
 use masternode::consensus::planted::Bug;
 use masternode::consensus::timing::Timing;
+use masternode::ledger::planted::Bug as RegistryBug;
 use masternode::primitives::tier::Tier;
 
 /// Microseconds in a millisecond.
@@ -39,6 +41,8 @@ pub enum Mutant {
     None,
     /// A fault in every machine.
     Machine(Bug),
+    /// A fault in every registry.
+    Registry(RegistryBug),
     /// A validator that restarts has lost its whole log of the current height.
     LogLost,
     /// A validator that restarts has lost the last records it had made durable.
@@ -84,8 +88,13 @@ pub struct Scenario {
     pub seed: u64,
     pub mutant: Mutant,
     pub roles: Vec<Role>,
-    /// Tiers of the validators, which set their weights; observers come after them.
+    /// Tiers of the validators, founders first, which set their weights; copies of validators and observers
+    /// come after them.
     pub tiers: Vec<Tier>,
+    /// How many validators found the chain.
+    pub founders: usize,
+    /// Changes of the registry, jail and lost logs.
+    pub unrest: Option<Unrest>,
     pub real_keys: bool,
     pub fast_path: bool,
     pub load: Load,
@@ -203,10 +212,14 @@ impl Scenario {
             linger_us: if random.chance(150) { 9000 * MS } else { 0 },
             safety_only: false,
             roles,
+            founders: tiers.len(),
             tiers,
+            unrest: None,
         };
-        if mutant == Mutant::TooManyByzantine {
-            scenario.split_the_honest();
+        match mutant {
+            Mutant::TooManyByzantine => scenario.split_the_honest(),
+            Mutant::None | Mutant::Machine(_) | Mutant::Registry(_) => Unrest::stir(&mut scenario),
+            Mutant::LogLost | Mutant::TailLost => {}
         }
         scenario
     }

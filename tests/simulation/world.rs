@@ -4,11 +4,15 @@
 use crate::actor::Actor;
 use crate::chain::Chain;
 use crate::coverage::Coverage;
+use crate::disk::Disk;
 use crate::network::Network;
 use crate::oracle::{Broken, Oracle, broken};
+use crate::own::Own;
 use crate::random::Random;
+use crate::registrar::Registrar;
 use crate::scenario::{Held, MS, Mutant, Role, Scenario};
 use crate::trace::Trace;
+use crate::unrest::Loss;
 use crate::workload::Workload;
 use masternode::consensus::input::Input;
 use masternode::consensus::signer::Signer;
@@ -70,6 +74,10 @@ pub enum Event {
     ClockJump { actor: usize },
     Relink,
     Blackout,
+    Backup { actor: usize },
+    Lose { actor: usize, loss: Loss },
+    Copy { from: usize, to: usize },
+    Absent { actor: usize, until_us: u64 },
     Lie { actor: usize },
     Calm,
 }
@@ -123,6 +131,11 @@ pub struct World {
     pub crashes_left: u64,
     /// For liars and twins: what each of their keys has signed for a place, to count equivocations.
     pub signed: BTreeMap<(usize, EraTag, &'static str, u32), u64>,
+    /// What each key of an honest validator has signed in each era, over all lives and copies.
+    pub own: BTreeMap<(PublicKey, EraTag), Own>,
+    pub registrar: Registrar,
+    /// Backups of directories.
+    pub backups: BTreeMap<usize, Disk>,
     pub peers: Vec<PeerId>,
     pub handed_in: BTreeSet<Txid>,
     /// When the honest nodes entered each height.
@@ -184,16 +197,19 @@ impl World {
                 actors.push(actor);
             }
         }
-        let mut oracle =
-            Oracle::new(chain.genesis.params.clone(), chain.genesis.utxos(), chain.collaterals());
+        let mut oracle = Oracle::new(chain.genesis.params.clone(), chain.genesis.utxos(), chain.founders());
         oracle.bodies = workload.valid.clone();
         oracle.coverage.runs_without_fast_path += u64::from(!scenario.fast_path);
         oracle.coverage.runs_with_real_keys += u64::from(scenario.real_keys);
         let uneven = scenario.tiers.iter().any(|tier| *tier != scenario.tiers[0]);
         oracle.coverage.runs_with_unequal_weights += u64::from(uneven);
+        oracle.coverage.runs_with_unrest += u64::from(scenario.unrest.is_some());
         let peer = |node: usize| PeerId(PublicKey(hash(Domain::PEER, &[&(node as u64).to_le_bytes()]).0));
         Self {
             network: Network::new(&scenario, random.fork(4)),
+            registrar: Registrar::new(&scenario, &mut random),
+            own: BTreeMap::new(),
+            backups: BTreeMap::new(),
             peers: (0..scenario.nodes()).map(peer).collect(),
             crashes_left: scenario.crashes,
             chain,
@@ -308,6 +324,19 @@ impl World {
                 Ok(())
             }
             Event::Lie { actor } => self.lie(actor),
+            Event::Backup { actor } => {
+                self.back_up(actor);
+                Ok(())
+            }
+            Event::Lose { actor, loss } => {
+                self.lose(actor, loss);
+                Ok(())
+            }
+            Event::Copy { from, to } => self.copy(from, to),
+            Event::Absent { actor, until_us } => {
+                self.go_absent(actor, until_us);
+                Ok(())
+            }
             Event::Calm => self.become_calm(),
         }
     }
@@ -370,6 +399,9 @@ impl World {
                 }
             }
         }
+        if self.calm {
+            self.restart_displaced();
+        }
         let pause = if self.calm { 3000 * MS } else { 1000 * MS };
         self.at(self.at_us + pause, Event::Retry);
         Ok(())
@@ -399,6 +431,11 @@ impl World {
         if !self.calm || lingers || self.actors.iter().any(behind) || !self.open_payments().is_empty() {
             return;
         }
+        if self.scenario.unrest.is_some()
+            && !(self.registrar.open().is_empty() && self.idle_keys().is_empty())
+        {
+            return;
+        }
         // All must have what settled the last payment.
         let settled = self.oracle.chain.len() as u64;
         if self.actors.iter().filter(|actor| actor.role.is_honest()).any(|actor| actor.height() < settled) {
@@ -422,7 +459,14 @@ impl World {
                 None => format!("node {} ({:?}) is down", actor.address, actor.role),
             })
             .collect();
-        broken("liveness", format!("open payments {:?}; {}", self.open_payments(), nodes.join("; ")))
+        let what = format!(
+            "open payments {:?}; open changes {:?}; idle keys {:?}; {}",
+            self.open_payments(),
+            self.registrar.open(),
+            if self.scenario.unrest.is_some() { self.idle_keys() } else { Vec::new() },
+            nodes.join("; ")
+        );
+        broken("liveness", what)
     }
 
     /// Brings connections in line with who is up and which links are cut.
@@ -436,8 +480,7 @@ impl World {
                 let reachable = self.is_up(peer) && !self.network.is_cut(address, peer);
                 let id = self.peers[peer];
                 if reachable && self.actors[actor].connected.insert(peer) {
-                    let voter = peer < self.scenario.tiers.len();
-                    let vote_key = voter.then(|| self.chain.keys[peer].public());
+                    let vote_key = self.vote_key_at(peer);
                     self.step(actor, Input::PeerUp { peer: id, vote_key })?;
                 } else if !reachable && self.actors[actor].connected.remove(&peer) {
                     self.step(actor, Input::PeerDown { peer: id })?;
@@ -445,6 +488,15 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// The vote key a node proves to hold.
+    fn vote_key_at(&self, node: usize) -> Option<PublicKey> {
+        if self.scenario.roles[node] == Role::Observer {
+            return None;
+        }
+        let actor = self.actors.iter().find(|actor| actor.address == node);
+        Some(actor.map_or(&self.chain.keys[node], |actor| &actor.key).public())
     }
 
     /// Whether a node can be connected to. The silent one can: it answers nothing.

@@ -18,15 +18,8 @@ const GENESIS_BYTES_MAX: u64 = 64 << 20;
 /// # Errors
 /// [`Failure::Refused`] when there is none or it is wrong, with the file and the remedy.
 pub fn config(args: &NodeArgs) -> Result<Config, Failure> {
-    let wanted = match &args.network {
-        None => None,
-        Some(NetworkArg::Kind(kind)) => Some(*kind),
-        Some(NetworkArg::Genesis(file)) => Some(genesis(file)?.network),
-    };
-    let file = match &args.config {
-        Some(file) => file.clone(),
-        None => directory(args, wanted)?.join(CONFIG_FILE_NAME),
-    };
+    let wanted = network(args)?;
+    let file = config_file(args)?;
     if !file.exists() {
         let remedy = match &args.config {
             Some(_) => "name an existing file with --config",
@@ -49,6 +42,29 @@ pub fn config(args: &NodeArgs) -> Result<Config, Failure> {
         config.genesis = absolute(file)?;
     }
     Ok(config)
+}
+
+/// The network that is meant, if one is named.
+///
+/// # Errors
+/// [`Failure::Refused`] when the genesis that names it is wrong.
+pub fn network(args: &NodeArgs) -> Result<Option<NetworkKind>, Failure> {
+    Ok(match &args.network {
+        None => None,
+        Some(NetworkArg::Kind(kind)) => Some(*kind),
+        Some(NetworkArg::Genesis(file)) => Some(genesis(file)?.network),
+    })
+}
+
+/// The configuration file that is meant, whether or not it is there.
+///
+/// # Errors
+/// As [`config`].
+pub fn config_file(args: &NodeArgs) -> Result<PathBuf, Failure> {
+    match &args.config {
+        Some(file) => Ok(file.clone()),
+        None => Ok(directory(args, network(args)?)?.join(CONFIG_FILE_NAME)),
+    }
 }
 
 /// The data directory that is meant when no configuration file is named.

@@ -1,5 +1,6 @@
 //! One file a command. A command returns; only `main` exits.
 
+pub mod backup;
 pub mod check_config;
 pub mod devnet;
 pub mod genesis;
@@ -7,7 +8,9 @@ pub mod init;
 pub mod locate;
 pub mod output;
 pub mod passphrase;
+pub mod progress;
 pub mod proof;
+pub mod restore;
 pub mod run;
 pub mod screen;
 pub mod shell;
@@ -15,6 +18,7 @@ pub mod status;
 pub mod stop;
 
 use crate::cli::{Cli, Command, GenesisCommand, ProofCommand};
+use masternode::tools::ToolError;
 
 /// Why a command did not do its work; the text says what was wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,15 @@ impl Failure {
     }
 }
 
+impl From<ToolError> for Failure {
+    fn from(error: ToolError) -> Self {
+        match error.exit_code() {
+            1 => Self::failed(error),
+            _ => Self::refused(error),
+        }
+    }
+}
+
 /// Runs the command that was asked for.
 ///
 /// # Errors
@@ -61,6 +74,8 @@ pub fn execute(cli: Cli) -> Outcome {
         Some(Command::Proof(ProofCommand::Verify(args))) => proof::verify(&args),
         Some(Command::Status(args)) => status::execute(&args),
         Some(Command::Stop(args)) => stop::execute(&args),
+        Some(Command::Backup(args)) => backup::execute(&args),
+        Some(Command::Restore(args)) => restore::execute(&args),
         Some(Command::CheckConfig(args)) => check_config::execute(&args),
         Some(Command::Completions { shell }) => shell::completions(shell),
         Some(Command::Man) => shell::man(),

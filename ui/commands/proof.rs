@@ -5,10 +5,11 @@
 
 use crate::cli::{ProofGetArgs, ProofVerifyArgs};
 use crate::commands::{Failure, Outcome, locate, output};
-use masternode::light::bundle::{Proof, ProofBundle, TrustedHeader};
+use masternode::light::bundle::{Proof, ProofBundle};
 use masternode::light::finality::Shown;
 use masternode::light::{BUNDLE_BYTES_MAX, ProofError};
 use masternode::primitives::keys::verify_batch;
+use masternode::primitives::trusted::TrustedHeader;
 use masternode::rpc::client::ControlClient;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};

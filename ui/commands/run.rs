@@ -28,6 +28,9 @@ pub fn execute(args: &RunArgs) -> Outcome {
     if let Some(filter) = &args.log_level {
         config.log.filter.clone_from(filter);
     }
+    if args.trusted_block.is_some() {
+        config.sync.trusted_block = args.trusted_block;
+    }
     let genesis = locate::genesis(&config.genesis_path())?;
     let keys = [config.vote_key_path(), config.network_key_path()];
     let passphrase = passphrase::for_keys(&config, &keys, true)?;

@@ -39,7 +39,9 @@ fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
             let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
             facts.push(("missing", names.join(", ")));
         }
-        NodeState::Halted { reason } | NodeState::NotSigning { reason, .. } => {
+        NodeState::Halted { reason }
+        | NodeState::NeedsTrustedBlock { reason }
+        | NodeState::NotSigning { reason, .. } => {
             facts.push(("reason", reason.to_string()));
         }
         NodeState::Starting { phase } => facts.push(("phase", phase.to_string())),
@@ -56,6 +58,8 @@ fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
         ("vote key", node.vote_key.map_or_else(|| "-".to_owned(), |key| key.to_string())),
         ("height", chain.height.to_string()),
         ("block", chain.block.to_string()),
+        // As another operator's `trusted_block` takes it.
+        ("to trust", format!("{}:{}", chain.height, chain.block)),
         ("state hash", chain.state_hash.to_string()),
         ("supply", format!("{} TIME in {} outputs", chain.supply, chain.utxo_count)),
         ("transactions", chain.transactions.to_string()),

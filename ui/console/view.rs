@@ -63,7 +63,9 @@ fn state_mark(node: &NodeState) -> (Glyph, Role) {
         NodeState::Syncing { .. } | NodeState::Listening { .. } | NodeState::WaitingForQuorum { .. } => {
             (Glyph::Warn, Role::Warn)
         }
-        NodeState::Halted { .. } | NodeState::NotSigning { .. } => (Glyph::Bad, Role::Bad),
+        NodeState::Halted { .. } | NodeState::NeedsTrustedBlock { .. } | NodeState::NotSigning { .. } => {
+            (Glyph::Bad, Role::Bad)
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::widgets::meter::{bar, chart};
 use crate::widgets::pane::Canvas;
 use masternode::telemetry::event::AlertLevel;
 use masternode::telemetry::histogram::Percentiles;
-use masternode::telemetry::snapshot::{MemberInfo, Snapshot};
+use masternode::telemetry::snapshot::{MemberInfo, NodeState, Snapshot};
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
@@ -179,10 +179,10 @@ fn consensus(canvas: &mut Canvas<'_>, state: &State, snapshot: &Snapshot) {
         lines.push(labelled(&pane, "up for", vec![pane.span(startup, Role::Text)]));
         lines.push(labelled(&pane, "chain id", vec![pane.span(snapshot.node.chain.short(), Role::Text)]));
     }
-    if let masternode::telemetry::snapshot::NodeState::Halted { reason } = &snapshot.state {
+    if let NodeState::Halted { reason } | NodeState::NeedsTrustedBlock { reason } = &snapshot.state {
         lines.insert(0, Line::from(pane.span(reason.as_str(), Role::Bad)));
     }
-    if let masternode::telemetry::snapshot::NodeState::WaitingForQuorum { missing, .. } = &snapshot.state {
+    if let NodeState::WaitingForQuorum { missing, .. } = &snapshot.state {
         let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
         lines.insert(0, labelled(&pane, "missing", vec![pane.span(names.join(" "), Role::Warn)]));
     }

@@ -5,6 +5,7 @@ use super::{Checkpoint, LastCommit, Machine};
 use crate::consensus::host::Host;
 use crate::consensus::input::Verified;
 use crate::consensus::output::{Notice, Output, Record};
+use crate::consensus::planted::Bug;
 use crate::consensus::verify::EraContext;
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
@@ -37,6 +38,9 @@ impl Machine {
     pub(super) fn on_decided(&mut self, host: &mut dyn Host, from: PeerId, pulled: Verified<(Block, Qc)>) {
         if self.halted.is_some() || pulled.era != self.context.era_tag {
             // Decided here in the meantime, or asked for anew under the right committee.
+            return;
+        }
+        if !self.accepts_pulled(from, pulled.get().0.id()) {
             return;
         }
         let (block, qc) = pulled.into_inner();
@@ -74,6 +78,9 @@ impl Machine {
     /// `commit(B, qc)`; whether the height ended.
     pub(super) fn commit(&mut self, host: &mut dyn Host, block: &Arc<Block>, qc: Qc) -> bool {
         let id = block.id();
+        if !self.may_adopt(id) {
+            return false;
+        }
         if let Some(Err(fault)) = self.candidate_verdict(host, id) {
             self.halt(format!(
                 "a quorum decided block {id} that this software finds invalid ({fault}): update, or compare the \
@@ -144,9 +151,11 @@ impl Machine {
     /// Drops everything of the era and starts the next.
     fn enter_next_era(&mut self, host: &dyn Host) {
         let next = EraContext::after(self.context.chain, &host.tip());
-        self.context = Arc::new(EraContext { planted: self.context.planted, ..next });
+        let committee = self.next_committee(&next.committee);
+        self.context = Arc::new(EraContext { planted: self.context.planted, committee, ..next });
         let committee = &self.context.committee;
         self.me = self.signer.as_ref().and_then(|signer| committee.index_of(&signer.public()));
+        self.trust.end_height();
         self.peers.assign(committee);
         self.era = Era::new(committee, host.params(), self.now.monotonic_us, self.timing.era_us);
         self.checkpoint = Checkpoint::default();
@@ -184,6 +193,9 @@ impl Machine {
 
     /// Keeps a late precommit for the next block's last commit.
     fn on_late_vote(&mut self, vote: &Vote) {
+        if self.has_bug(Bug::LatePrecommitsIgnored) {
+            return;
+        }
         let Some(last) = &mut self.last_commit else { return };
         let of_decision = vote.step == Step::Precommit && vote.round == last.round;
         let matches = of_decision && vote.block == Some(last.id);

@@ -26,6 +26,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod trust;
 mod weights;
 
 use crate::consensus::host::Host;
@@ -36,6 +37,7 @@ use crate::consensus::rounds::Rounds;
 use crate::consensus::signer::Signer;
 use crate::consensus::standing::{Standing, Start};
 use crate::consensus::timing::Timing;
+use crate::consensus::trust::Untrusted;
 use crate::consensus::verify::EraContext;
 use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::Qc;
@@ -44,6 +46,7 @@ use crate::primitives::hash::{BlockId, EraTag, Txid};
 use crate::primitives::keys::Signature;
 use crate::primitives::message::{Message, PeerId};
 use crate::primitives::transaction::SharedTransaction;
+use crate::primitives::trusted::TrustedHeader;
 use causes::Watch;
 use era::Era;
 use evidence::Cases;
@@ -54,6 +57,7 @@ use standing::{KeyWatch, Post};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use timers::Timers;
+use trust::TrustWatch;
 
 pub use restore::RestoreError;
 
@@ -71,6 +75,8 @@ pub struct Machine {
     halted: Option<String>,
     /// Whether the vote key may be used.
     key_watch: KeyWatch,
+    /// Whose blocks may be adopted after a long absence.
+    trust: TrustWatch,
     outputs: Vec<Output>,
     era: Era,
     checkpoint: Checkpoint,
@@ -178,6 +184,8 @@ pub struct View {
     pub peer_heights: Vec<(PeerId, u64)>,
     /// Where the node stands with its vote key.
     pub standing: Standing,
+    /// Why no blocks are adopted, if none are.
+    pub untrusted: Option<Untrusted>,
     /// Why the node has stopped, if it has.
     pub halted: Option<String>,
 }
@@ -206,6 +214,7 @@ impl Machine {
             replaying: false,
             halted: None,
             key_watch: KeyWatch::new(start),
+            trust: TrustWatch::new(host.params().trust_ms),
             outputs: Vec::new(),
             era,
             checkpoint: Checkpoint::default(),
@@ -219,6 +228,13 @@ impl Machine {
         }
     }
 
+    /// Names the block that the operator vouches for (protocol §7).
+    #[must_use]
+    pub fn trusting(mut self, trusted: Option<TrustedHeader>) -> Self {
+        self.trust.trusted = trusted;
+        self
+    }
+
     /// One input, its effects in order.
     pub fn step(&mut self, host: &mut dyn Host, now: Now, input: Input) -> Vec<Output> {
         self.now = now;
@@ -230,6 +246,7 @@ impl Machine {
             }
             Input::Message { from, message } => self.on_message(host, from, message),
             Input::Decided { from, block } => self.on_decided(host, from, block),
+            Input::Route { from, route } => self.on_route(from, route),
             Input::PeerUp { peer, vote_key } => {
                 self.peers.up(peer, vote_key, &self.context.committee);
                 let status = Message::Status(self.status());
@@ -237,6 +254,7 @@ impl Machine {
                 self.offer_pending(host, peer);
                 self.notice_twin(peer, vote_key);
             }
+            Input::Hold { reason } => self.hold(host, reason),
             Input::PeerDown { peer } => {
                 self.peers.down(&peer, self.now.monotonic_us);
                 self.future.forget(&peer);
@@ -291,6 +309,7 @@ impl Machine {
             best_height: self.peers.best_height().max(self.context.height),
             peer_heights: self.peers.heights(),
             standing: self.standing(),
+            untrusted: self.untrusted(),
             halted: self.halted.clone(),
         }
     }
@@ -391,7 +410,9 @@ impl Machine {
             | Message::GetSnapshotPart { .. }
             | Message::SnapshotPart { .. }
             | Message::GetLinks { .. }
-            | Message::Links { .. } => {}
+            | Message::Links { .. }
+            | Message::GetHeaders { .. }
+            | Message::Headers(_) => {}
         }
     }
 

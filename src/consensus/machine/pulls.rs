@@ -195,7 +195,9 @@ impl Machine {
     /// Asks the driver for the next decided block from `peer`, or from whoever is ahead.
     pub(super) fn pull_block(&mut self, peer: Option<PeerId>) {
         let height = self.context.height;
-        if let Some(peer) = peer.or_else(|| self.peers.ahead_of(height)) {
+        if let Some(peer) = peer.or_else(|| self.peers.ahead_of(height))
+            && self.may_pull(peer)
+        {
             self.outputs.push(Output::PullBlock { peer, height });
         }
     }

@@ -8,6 +8,7 @@
 use super::Machine;
 use crate::consensus::host::Host;
 use crate::consensus::output::{Notice, Output};
+use crate::consensus::planted::Bug;
 use crate::consensus::rounds::{ROUNDS_KEPT, Round};
 use crate::consensus::standing::{NOT_REGISTERED, Nonce, Stage, Standing, Start};
 use crate::primitives::block::Block;
@@ -69,6 +70,8 @@ pub(super) struct KeyWatch {
     resume: Option<Transaction>,
     /// Own precommits for the block decided last; `None` when its log is gone.
     precommits: Option<OwnPrecommits>,
+    /// Why the node wants nothing signed just now.
+    held: Option<String>,
 }
 
 /// In which rounds the log of the era before holds an own precommit for its block.
@@ -107,6 +110,7 @@ impl KeyWatch {
             stage: Stage::Watching { height: 0 },
             resume: None,
             precommits: None,
+            held: None,
         }
     }
 
@@ -122,17 +126,35 @@ impl Machine {
         if self.signer.is_none() {
             return Standing::Observing;
         }
-        match &self.key_watch.post {
-            Post::Signing => Standing::Signing,
-            Post::Listening => Standing::Listening {
+        match (&self.key_watch.post, &self.key_watch.held) {
+            (Post::Signing, _) => Standing::Signing,
+            (Post::Listening, Some(reason)) => Standing::Held { reason: reason.clone() },
+            (Post::Listening, None) => Standing::Listening {
                 heard_weight: self.heard_weight(),
                 quorum_weight: self.context.committee.quorum(),
             },
-            Post::Resuming { reason } => {
+            (Post::Resuming { reason }, _) => {
                 Standing::Resuming { reason: reason.clone(), stage: self.key_watch.stage.clone() }
             }
-            Post::Displaced { height, block } => Standing::Displaced { height: *height, block: *block },
+            (Post::Displaced { height, block }, _) => Standing::Displaced { height: *height, block: *block },
         }
+    }
+
+    /// Stops signing, or lets it begin again. Locks and votes of the era stay what they are, as after a
+    /// restart.
+    pub(super) fn hold(&mut self, host: &mut dyn Host, reason: Option<String>) {
+        if self.signer.is_none() || self.key_watch.held == reason {
+            return;
+        }
+        self.key_watch.held = reason;
+        if self.key_watch.held.is_some() && self.key_watch.post == Post::Signing {
+            self.key_watch.post = Post::Listening;
+            self.key_watch.heard.clear();
+        }
+        if self.key_watch.post == Post::Listening {
+            self.notice_standing();
+        }
+        self.begin_if_heard(host);
     }
 
     /// Whether the node runs through the rounds: as a voter, or, without a vote, to show them. A member
@@ -148,7 +170,13 @@ impl Machine {
         self.key_watch.stage = Stage::Watching { height: self.context.height };
         let height = host.tip().height;
         let resumed_before = self.key_watch.resumed.is_some() && self.is_whole();
-        if self.key_watch.is_new_network && height > 0 && !resumed_before {
+        if self.has_bug(Bug::LostLogSigns) && matches!(self.key_watch.post, Post::Resuming { .. }) {
+            self.key_watch.post = Post::Listening;
+        } else if self.key_watch.is_new_network
+            && height > 0
+            && !resumed_before
+            && !self.has_bug(Bug::NewDirectorySigns)
+        {
             self.resume_because(NEVER_SIGNED);
         } else if self.key_watch.post == Post::Listening && !self.is_whole() {
             let since = self.key_watch.resumed.map_or(0, |(since, _)| since);
@@ -226,11 +254,13 @@ impl Machine {
 
     /// Begins to sign when a quorum was heard.
     pub(super) fn begin_if_heard(&mut self, host: &mut dyn Host) {
-        let listens = self.key_watch.post == Post::Listening && self.halted.is_none() && self.me.is_some();
+        let held = self.halted.is_some() || self.key_watch.held.is_some();
+        let listens = self.key_watch.post == Post::Listening && !held && self.me.is_some();
         // A process with the same key and a log like this one's may be silent just now.
         let twin = self.signer.as_ref().is_some_and(|signer| self.peers.holds(&signer.public()));
         if listens
-            && self.heard_weight() >= self.context.committee.quorum()
+            && (self.heard_weight() >= self.context.committee.quorum()
+                || self.has_bug(Bug::SignsBeforeListening))
             && (!twin || self.key_watch.was_quiet)
         {
             self.begin_signing(host);
@@ -349,7 +379,8 @@ impl Machine {
             entry.as_ref().is_some_and(|entry| matches!(entry.status, MasternodeStatus::Tombstoned { .. }));
         let jailed = entry.as_ref().is_some_and(|entry| entry.status == MasternodeStatus::Jailed);
         let stands = matches!(self.key_watch.post, Post::Signing | Post::Listening);
-        if self.key_watch.is_new_network && self.key_watch.post == Post::Listening {
+        let is_new = self.key_watch.is_new_network && !self.has_bug(Bug::NewDirectorySigns);
+        if is_new && self.key_watch.post == Post::Listening {
             self.resume_because(NEVER_SIGNED);
             self.notice_standing();
         } else if convicted && stands {
@@ -376,7 +407,10 @@ impl Machine {
     /// The registry shows another `Resume` of the key than before.
     fn on_resumed(&mut self, host: &dyn Host) {
         let Some((height, nonce)) = self.key_watch.resumed else { return };
-        let is_own = nonce == self.key_watch.nonce;
+        if self.has_bug(Bug::DisplacedGoesOn) && nonce != self.key_watch.nonce {
+            return;
+        }
+        let is_own = nonce == self.key_watch.nonce || self.has_bug(Bug::ResumesWithoutItsNonce);
         if is_own || self.key_watch.since.contains(&Some(nonce)) {
             self.key_watch.post = Post::Listening;
             self.key_watch.since = vec![Some(nonce)];
@@ -409,6 +443,9 @@ impl Machine {
             }
             Ok(()) => {
                 self.submit_resume(host);
+                if self.has_bug(Bug::SignsBeforeItsResume) {
+                    self.key_watch.post = Post::Listening;
+                }
                 match &self.key_watch.stage {
                     Stage::Submitted { .. } => None,
                     _ => Some(Stage::Submitted { height }),

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 mod causes;
 mod locks;
+mod trust;
 
 const MEMBERS: u8 = 4;
 const MS: u64 = 1000;

@@ -4,8 +4,9 @@ use super::Machine;
 use crate::consensus::host::Host;
 use crate::consensus::planted::Bug;
 use crate::consensus::tally::Tally;
-use crate::primitives::committee::VoterIndex;
+use crate::primitives::committee::{Committee, VoterIndex};
 use crate::primitives::hash::BlockId;
+use std::sync::Arc;
 
 impl Machine {
     /// Plants a fault, for tests of the tests.
@@ -17,6 +18,14 @@ impl Machine {
     /// Whether a fault was planted; `false` in every build but that of the tests.
     pub(super) fn has_bug(&self, bug: Bug) -> bool {
         self.context.planted.has(bug)
+    }
+
+    /// The committee of the era to enter, unless a fault keeps the one before.
+    pub(super) fn next_committee(&self, next: &Arc<Committee>) -> Arc<Committee> {
+        let before = &self.context.committee;
+        let shrinks = next.len() < before.len() && self.has_bug(Bug::LeaversStillVote);
+        let keeps = shrinks || self.has_bug(Bug::CommitteeOfLastHeight);
+        Arc::clone(if keeps { before } else { next })
     }
 
     /// Weight of a voter in the current committee.

@@ -10,7 +10,8 @@ use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
 use crate::primitives::committee::Committee;
 use crate::primitives::encoding::encode;
-use crate::primitives::transaction::{OutPoint, Utxo};
+use crate::primitives::hash::Txid;
+use crate::primitives::transaction::{OutPoint, Transaction, Utxo};
 
 /// All changes of one block, tree by tree.
 #[derive(Default)]
@@ -49,19 +50,8 @@ impl Batches {
         if diff.header.next_committee_root != diff.header.committee_root {
             batches.committee(height.saturating_add(1), &diff.next_committee);
         }
-        let (mut ids, mut ends, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
-        for (transaction, index) in block.transactions.iter().zip(0u32..) {
-            ids.extend_from_slice(transaction.id().bytes());
-            bodies.extend_from_slice(&encode(transaction.body()));
-            // A body has at most 32 MiB, so its length fits.
-            ends.extend_from_slice(&u32::try_from(bodies.len()).unwrap_or(u32::MAX).to_le_bytes());
-            batches
-                .places
-                .insert(place_key(&transaction.id()).as_slice(), place_value(height, index).as_slice());
-        }
-        batches.stream(height, Stream::Ids, &ids);
-        batches.stream(height, Stream::Ends, &ends);
-        batches.stream(height, Stream::Bodies, &bodies);
+        batches.ids(height, block.transactions.iter().map(|transaction| transaction.id()));
+        batches.bodies(height, block.transactions.iter().map(|transaction| transaction.body()));
         for (outpoint, _) in &diff.spent {
             batches.utxos.remove(outpoint_key(outpoint).as_slice());
         }
@@ -71,15 +61,42 @@ impl Batches {
         batches
     }
 
+    /// The ids of a block's transactions, in their order, and where each is found.
+    pub(super) fn ids(&mut self, height: u64, txids: impl Iterator<Item = Txid>) {
+        let mut ids = Vec::new();
+        for (txid, index) in txids.zip(0u32..) {
+            ids.extend_from_slice(txid.bytes());
+            self.places.insert(place_key(&txid).as_slice(), place_value(height, index).as_slice());
+        }
+        self.stream(height, Stream::Ids, &ids);
+    }
+
+    /// The transactions of a block, and where each ends.
+    pub(super) fn bodies<'a>(
+        &mut self,
+        height: u64,
+        transactions: impl Iterator<Item = &'a Transaction>,
+    ) -> usize {
+        let (mut ends, mut bodies) = (Vec::new(), Vec::new());
+        for transaction in transactions {
+            bodies.extend_from_slice(&encode(transaction));
+            // A body has at most 32 MiB, so its length fits.
+            ends.extend_from_slice(&u32::try_from(bodies.len()).unwrap_or(u32::MAX).to_le_bytes());
+        }
+        self.stream(height, Stream::Ends, &ends);
+        self.stream(height, Stream::Bodies, &bodies);
+        bodies.len()
+    }
+
     /// The record of a block, and that it is the last one.
-    fn record(&mut self, record: &BlockRecord) {
+    pub(super) fn record(&mut self, record: &BlockRecord) {
         let (height, block) = (record.header.height, record.header.id());
         self.stream(height, Stream::Record, &encode(record));
         self.meta.insert(TIP_KEY, seal(TIP_KEY, &encode(&TipRecord { height, block })));
     }
 
     /// The masternodes after the block, in place of those that filled `before` chunks.
-    fn registry(&mut self, registry: &Registry, committee: &Committee, before: u32) {
+    pub(super) fn registry(&mut self, registry: &Registry, committee: &Committee, before: u32) {
         let record = RegistryRecord { parts: registry.parts(), committee: committee.members().to_vec() };
         let bytes = encode(&record);
         self.stream(REGISTRY_PLACE, Stream::Registry, &bytes);
@@ -90,7 +107,7 @@ impl Batches {
     }
 
     /// The committee of `height`, which is another than before: kept for good, for proofs.
-    fn committee(&mut self, height: u64, committee: &Committee) {
+    pub(super) fn committee(&mut self, height: u64, committee: &Committee) {
         self.stream(height, Stream::Committee, &encode(&committee.members().to_vec()));
         let key = committee_key(height);
         self.meta.insert(&key, seal(&key, &[]));

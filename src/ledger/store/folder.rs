@@ -3,10 +3,11 @@
 //! The marker is written once, after the database was founded and synced. A folder with a marker whose
 //! database is empty has lost its data, which sled itself would not notice.
 
+use crate::durable::{is_no_space, write_whole};
 use crate::ledger::store::records::FORMAT;
 use crate::primitives::hash::ChainId;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Name of the marker beside the database.
@@ -78,9 +79,7 @@ impl StoreError {
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
                 Self::corrupt(file, error.to_string())
             }
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::Full { file: file.to_owned(), reason: error.to_string() }
-            }
+            _ if is_no_space(error) => Self::Full { file: file.to_owned(), reason: error.to_string() },
             _ => Self::Unavailable { file: file.to_owned(), reason: error.to_string() },
         }
     }
@@ -110,20 +109,8 @@ pub fn read_marker(dir: &Path, chain: ChainId) -> Result<bool, StoreError> {
 
 /// Writes the marker durably: whole or not at all.
 pub fn write_marker(dir: &Path, chain: ChainId) -> Result<(), StoreError> {
-    let write = || {
-        let temporary = dir.join("CHAIN.new");
-        let mut file = File::create(&temporary)?;
-        write!(file, "{MARKER_HEAD}\nformat {FORMAT}\nchain {chain}\n")?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, dir.join(MARKER))?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(|error| StoreError::io(dir, &error))
-}
-
-/// Syncs the folder itself, so that new files in it survive a power loss.
-pub fn sync_folder(dir: &Path) -> Result<(), StoreError> {
-    File::open(dir).and_then(|folder| folder.sync_all()).map_err(|error| StoreError::io(dir, &error))
+    let text = format!("{MARKER_HEAD}\nformat {FORMAT}\nchain {chain}\n");
+    write_whole(&dir.join(MARKER), |_| Ok(text)).map_err(|error| StoreError::io(&error.path, &error.source))
 }
 
 /// Syncs values that sled put into files of their own. Chunks are sized so that there are none; this

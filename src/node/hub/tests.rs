@@ -41,6 +41,7 @@ fn hub() -> Arc<Hub> {
         data_dir: PathBuf::from("/nonexistent/node1"),
         timing: Timing::of(NetworkKind::Devnet),
         params: Params::of(NetworkKind::Devnet),
+        space: crate::node::settings::space_limits(&crate::config::Config::defaults(NetworkKind::Devnet)),
     };
     Hub::new(identity, committee(), at(0))
 }
@@ -108,6 +109,7 @@ fn view(height: u64, connected: [bool; 4]) -> View {
         best_height: height,
         peer_heights: Vec::new(),
         standing: Standing::Signing,
+        untrusted: None,
         halted: None,
     }
 }

@@ -91,15 +91,81 @@ fn a_torn_tail_is_cut_off_at_every_byte_of_the_last_group_and_the_log_goes_on() 
 }
 
 #[test]
-fn a_tail_of_zeros_or_of_garbage_is_cut_off() {
+fn a_tail_of_zeros_is_cut_off_and_one_of_garbage_refused() {
     let (_root, directory) = scratch();
     let (all, path) = written(&directory);
     let whole = std::fs::read(&path).unwrap();
-    for byte in [0u8, 0xf5] {
-        std::fs::write(&path, [&whole[..], &[byte; 4096]].concat()).unwrap();
+    std::fs::write(&path, [&whole[..], &[0xf5; 4096]].concat()).unwrap();
+    let error = Journal::open(&directory, CHAIN, 5).unwrap_err();
+    assert!(error.to_string().contains("nothing of it is missing"), "{error}");
+    std::fs::write(&path, [&whole[..], &[0; 4096]].concat()).unwrap();
+    let (_, recovered) = Journal::open(&directory, CHAIN, 5).unwrap();
+    assert_eq!(recovered.records, all);
+    assert_eq!(recovered.repaired.map(|(_, bytes)| bytes), Some(4096));
+}
+
+#[test]
+fn a_last_group_that_lacks_sectors_is_cut_off_and_one_that_was_changed_refused() {
+    let (_root, directory) = scratch();
+    let (mut journal, _) = Journal::open(&directory, CHAIN, 5).unwrap();
+    journal.stage(5, &batch(0));
+    journal.commit().unwrap();
+    let begin = usize::try_from(journal.segment_bytes()).unwrap();
+    (1..30).for_each(|number| journal.stage(5, &batch(number)));
+    journal.commit().unwrap();
+    let path = directory.join("00000000000000000005.log");
+    let whole = std::fs::read(&path).unwrap();
+    assert!(whole.len() > begin + 4 * SECTOR_BYTES);
+    // Every sector lost by itself, and the last one begun at every byte.
+    let sectors = (begin / SECTOR_BYTES..whole.len().div_ceil(SECTOR_BYTES))
+        .map(|sector| (sector * SECTOR_BYTES).max(begin)..((sector + 1) * SECTOR_BYTES).min(whole.len()));
+    let begun = (begin..whole.len() - HOLE_BYTES).map(|from| from..whole.len());
+    for lost in sectors.chain(begun) {
+        let mut bytes = whole.clone();
+        bytes[lost.clone()].fill(0);
+        std::fs::write(&path, &bytes).unwrap();
         let (_, recovered) = Journal::open(&directory, CHAIN, 5).unwrap();
-        assert_eq!(recovered.records, all);
-        assert_eq!(recovered.repaired.map(|(_, bytes)| bytes), Some(4096));
+        assert_eq!(recovered.records, [(5, batch(0))], "{lost:?}");
+    }
+    for at in begin..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        std::fs::write(&path, &bytes).unwrap();
+        match Journal::open(&directory, CHAIN, 5) {
+            Err(error) => assert!(matches!(error, JournalError::Damaged { .. }), "byte {at}: {error}"),
+            Ok(_) => panic!("a log with byte {at} changed was taken for one a crash has cut"),
+        }
+    }
+}
+
+#[test]
+fn what_a_full_disk_left_of_a_group_is_cut_off_before_the_group_is_written_again() {
+    let (_root, directory) = scratch();
+    let (mut all, path) = written(&directory);
+    let (mut journal, _) = Journal::open(&directory, CHAIN, 5).unwrap();
+    journal.stage(5, &vote(2));
+    // As after a write that found no space half-way.
+    let half = [&MARKER[..], &[7; 90]].concat();
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(&half).unwrap();
+    journal.unfinished = true;
+    assert_eq!(journal.end(), None);
+    journal.commit().unwrap();
+    all.push((5, vote(2)));
+    assert_eq!(journal.end(), Journal::found_end(&directory).unwrap());
+    assert_eq!(Journal::open(&directory, CHAIN, 5).unwrap().1.records, all);
+    assert!(JournalError::Io { action: "write", path, source: io::ErrorKind::StorageFull.into() }.is_full());
+}
+
+#[test]
+fn after_an_orderly_stop_nothing_is_cut_off() {
+    let (_root, directory) = scratch();
+    let (all, path) = written(&directory);
+    let whole = std::fs::read(&path).unwrap();
+    assert_eq!(Journal::open_closed(&directory, CHAIN, 5).unwrap().1.records, all);
+    for kept in [10, whole.len() - 1] {
+        std::fs::write(&path, &whole[..kept]).unwrap();
+        let error = Journal::open_closed(&directory, CHAIN, 5).unwrap_err();
+        assert!(matches!(error, JournalError::Damaged { .. }), "{error}");
     }
 }
 

@@ -302,3 +302,50 @@ fn while_a_process_with_the_same_key_is_connected_a_whole_era_is_listened_to() {
     }
     assert_eq!(node.machine.standing(), Standing::Signing);
 }
+
+#[test]
+fn a_node_held_back_signs_nothing_follows_and_signs_again_when_it_has_heard_a_quorum() {
+    let mut node = Node::with(0, whole());
+    node.hear_from(1);
+    node.hear_from(2);
+    assert_eq!(node.machine.standing(), Standing::Signing);
+    assert!(node.signs_a_payment(0));
+    let full = || Input::Hold { reason: Some("the disk is full".to_owned()) };
+    node.step(full());
+    assert_eq!(node.machine.standing(), Standing::Held { reason: "the disk is full".to_owned() });
+    assert!(!node.signs_a_payment(1));
+    node.receive(1, node.status());
+    node.receive(2, node.status());
+    assert!(matches!(node.machine.standing(), Standing::Held { .. }), "whoever is heard");
+    assert!(!signed(&node.decided(&[1, 2, 3], Vec::new())));
+    assert_eq!(node.machine.era().height, 2, "it follows the chain");
+    let outputs = node.step(Input::Hold { reason: None });
+    assert!(!signed(&outputs));
+    assert_eq!(node.machine.standing(), Standing::Listening { heard_weight: 1, quorum_weight: 3 });
+    node.receive(1, node.status());
+    let outputs = node.receive(2, node.status());
+    assert_eq!(node.machine.standing(), Standing::Signing);
+    assert!(outputs.iter().any(|output| matches!(output, Output::Sign { .. })));
+    assert!(signed(&outputs), "the payment that waited");
+}
+
+#[test]
+fn a_node_held_back_within_an_era_keeps_its_locks_and_its_place_in_its_stream() {
+    let mut node = Node::with(0, whole());
+    node.hear_from(1);
+    node.hear_from(2);
+    assert!(node.signs_a_payment(0));
+    let (head, locks) = (node.machine.view().stream_heads, node.machine.era.next_sequence);
+    node.step(Input::Hold { reason: Some("the disk is full".to_owned()) });
+    node.receive(1, node.status());
+    node.receive(2, node.status());
+    let outputs = node.step(Input::Hold { reason: None });
+    assert_eq!(node.machine.standing(), Standing::Signing);
+    assert_eq!((node.machine.view().stream_heads, node.machine.era.next_sequence), (head, locks));
+    assert!(!signed(&outputs), "what was signed is sent again, not signed again");
+    // A rival of the payment that was prepared before.
+    let mut rival = node.payment(0);
+    rival.outputs[0].value = Amount::from_time(8).unwrap();
+    rival.sign(node.host.chain(), &payer());
+    assert!(!signed(&node.submit(rival)));
+}

@@ -1,0 +1,80 @@
+//! The state of the newest block as an archive wants it: masternodes and outputs of one height, and the
+//! committees that led to it.
+
+use crate::ledger::registry::Registry;
+use crate::ledger::store::Store;
+use crate::ledger::store::folder::StoreError;
+use crate::ledger::store::records::{committee_key, parse_committee_key, unseal};
+use crate::ledger::store::scan::Scan;
+use crate::primitives::block::Header;
+use crate::primitives::committee::{Committee, Member};
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// How often the registry is read again because a block was stored meanwhile.
+const TRIES: usize = 64;
+
+/// The state after one block, while others are stored. Keeps the database open.
+#[derive(Debug)]
+pub struct View {
+    /// Header of the block.
+    pub header: Header,
+    /// The masternodes after it.
+    pub registry: Registry,
+    /// Its committee.
+    pub committee: Committee,
+    /// Its outputs, ascending.
+    pub outputs: Scan,
+}
+
+impl Store {
+    /// The state after the last stored block.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn view(self: &Arc<Self>) -> Result<View, StoreError> {
+        for _ in 0..TRIES {
+            let outputs = self.scan()?;
+            let height = outputs.height();
+            let missing = || StoreError::corrupt(self.dir(), format!("block {height} is not there"));
+            let header = self.header(height)?.ok_or_else(missing)?;
+            // Rewritten with each block, so it may be that of a later one, or of two in parts.
+            if let Ok((registry, committee)) = self.registry()
+                && registry.root() == header.registry_root
+                && committee.root() == header.committee_root
+            {
+                return Ok(View { header, registry, committee, outputs });
+            }
+            if self.height() == height {
+                return Err(StoreError::corrupt(self.dir(), "the registry is not that of the last block"));
+            }
+        }
+        let reason = "blocks came in faster than the masternodes could be read".to_owned();
+        Err(StoreError::Unavailable { file: self.dir().to_owned(), reason })
+    }
+
+    /// Transactions in all blocks up to a height; `None` above the stored height.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn transactions_up_to(&self, height: u64) -> Result<Option<u64>, StoreError> {
+        Ok(self.record(height)?.map(|record| record.transactions))
+    }
+
+    /// The first height after `after` at which the committee changed, with its committee; height 1 counts.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn committee_change_after(&self, after: u64) -> Result<Option<(u64, Vec<Member>)>, StoreError> {
+        let damaged = || StoreError::corrupt(self.dir(), "a committee is incomplete or fails its checksum");
+        let height = self.call(|trees| {
+            let range = (Bound::Excluded(committee_key(after)), Bound::Included(committee_key(u64::MAX)));
+            let Some((key, sealed)) = trees.meta.range(range).next().transpose()? else { return Ok(None) };
+            let height = unseal(&key, &sealed).and_then(|_| parse_committee_key(&key));
+            Ok(Some(height.ok_or_else(damaged)?))
+        })?;
+        let Some(height) = height else { return Ok(None) };
+        let committee = self.committee(height)?.ok_or_else(damaged)?;
+        Ok(Some((height, committee.members().to_vec())))
+    }
+}
