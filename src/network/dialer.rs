@@ -210,7 +210,12 @@ async fn dial_one_learned(context: Arc<Context>, address: SocketAddr, failures: 
 }
 
 /// One attempt at one address, at which only `key` is accepted if there is one.
-pub async fn dial(context: &Arc<Context>, address: SocketAddr, key: Option<PublicKey>, failures: u32) -> Dialled {
+pub async fn dial(
+    context: &Arc<Context>,
+    address: SocketAddr,
+    key: Option<PublicKey>,
+    failures: u32,
+) -> Dialled {
     let address = canonical(address);
     let outcome = attempt(context, address, key, failures).await;
     if let Dialled::Failed(refusal) = &outcome

@@ -307,9 +307,7 @@ impl Tables {
     /// Enters an address that was in the tried table before.
     fn remember_tried(&mut self, address: SocketAddr) {
         let bucket = self.buckets.tried_bucket(address);
-        if !self.known.contains_key(&address)
-            && self.buckets.put(address, bucket, |_| false) == Placed::In
-        {
+        if !self.known.contains_key(&address) && self.buckets.put(address, bucket, |_| false) == Placed::In {
             self.insert(address, bucket, address.ip());
         }
     }
@@ -344,9 +342,8 @@ impl Tables {
     /// Whether the address now is in its tried bucket.
     fn make_tried(&mut self, address: SocketAddr, tried: Bucket) -> bool {
         let known = &self.known;
-        let failing = |held: SocketAddr| {
-            known.get(&held).is_none_or(|entry| entry.failures > 0 && !entry.dialing)
-        };
+        let failing =
+            |held: SocketAddr| known.get(&held).is_none_or(|entry| entry.failures > 0 && !entry.dialing);
         match self.buckets.put(address, tried, failing) {
             Placed::In => true,
             Placed::Instead(gone) => {

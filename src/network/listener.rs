@@ -7,8 +7,8 @@ use crate::network::handshake::{self, CloseCode, HANDSHAKE_TIMEOUT, Hello, Refus
 use crate::network::netgroup::Site;
 use crate::network::peers::Peer;
 use crate::primitives::message::PeerId;
-use quinn::{Connection, Incoming, SendStream};
 use parking_lot::Mutex;
+use quinn::{Connection, Incoming, SendStream};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -69,7 +69,13 @@ fn take_due(context: &Context, dials: &Dials) -> Vec<(PublicKey, SocketAddr, u32
     due
 }
 
-async fn dial_one(context: Arc<Context>, dials: Dials, member: PublicKey, address: SocketAddr, failures: u32) {
+async fn dial_one(
+    context: Arc<Context>,
+    dials: Dials,
+    member: PublicKey,
+    address: SocketAddr,
+    failures: u32,
+) {
     let missed = match dial(&context, address, context.pinned_key(address), failures).await {
         Dialled::Connected(peer) if peer.vote_key == Some(member) => None,
         Dialled::Connected(_) | Dialled::Itself => Some("somebody else is there".into()),

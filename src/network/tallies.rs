@@ -122,8 +122,10 @@ impl Tallies {
         }
         let count = Site::of(peer.ip).and_then(|site| inner.of_site.get(&site)).copied().unwrap_or_default();
         (count >= self.of_site_max).then(|| {
-            let text =
-                format!("too many connections from the network of {}: {count} of {}", peer.ip, self.of_site_max);
+            let text = format!(
+                "too many connections from the network of {}: {count} of {}",
+                peer.ip, self.of_site_max
+            );
             Refusal::new(CloseCode::TooManyOfSite, &text)
         })
     }

@@ -15,7 +15,7 @@ use crate::node::effects::Sink;
 use crate::node::halt::Halt;
 use crate::node::host::WriteQueue;
 use crate::node::hub::Hub;
-use crate::node::prover::FinalityClaims;
+use crate::node::prover::Prover;
 use crate::node::pull::PullEvent;
 use crate::node::space::{Space, Writer};
 use crate::primitives::committee::Member as CommitteeMember;
@@ -41,9 +41,8 @@ pub struct Outlet {
     pub durable: Arc<AtomicU64>,
     /// Decided blocks the store has not yet.
     pub recent: Arc<RecentBlocks>,
-    /// What proves the finals of this era.
-    pub claims: Arc<FinalityClaims>,
-    pub ledger: Arc<Ledger>,
+    /// What proves the finals of this era; it knows the ledger.
+    pub prover: Arc<Prover>,
     pub hub: Arc<Hub>,
     pub halt: Arc<Halt>,
     /// Asked what to do on a full disk.
@@ -134,11 +133,11 @@ impl Sink for Outlet {
                     "checkpoint"
                 );
                 self.store_block(height);
-                self.claims.ended(height);
-                self.network.set_committee(members(&self.ledger));
+                self.prover.claims.ended(height);
+                self.network.set_committee(members(&self.prover.ledger));
             }
             Output::Notice(notice) => log_notice(notice),
-            Output::Final { height, claim, .. } => self.claims.add(*height, claim.clone()),
+            Output::Final { height, claim, .. } => self.prover.claims.add(*height, claim.clone()),
             Output::Misbehaved { peer, what } => self.misbehaved(*peer, what),
             Output::Halt { reason } => tracing::error!(%reason, "halted"),
             Output::Rejected { txid, reason, .. } => {

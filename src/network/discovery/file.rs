@@ -37,7 +37,9 @@ impl Remembered {
                 (Ok(address), Ok(teller)) => Some(self.new.push((address, teller))),
                 _ => None,
             },
-            [address] => address.parse().ok().map(|address: SocketAddr| self.new.push((address, address.ip()))),
+            [address] => {
+                address.parse().ok().map(|address: SocketAddr| self.new.push((address, address.ip())))
+            }
             _ => None,
         };
         parsed.is_some()
@@ -77,7 +79,8 @@ pub fn load(file: &Path) -> io::Result<Remembered> {
 /// # Errors
 /// When the file or its directory cannot be written.
 pub fn save(file: &Path, remembered: &Remembered) -> io::Result<()> {
-    let mut text = String::from("# Addresses of other nodes, written by the node. Lines: anchor, tried, new.\n");
+    let mut text =
+        String::from("# Addresses of other nodes, written by the node. Lines: anchor, tried, new.\n");
     let mut line = |words: &[&dyn std::fmt::Display]| {
         let words: Vec<String> = words.iter().map(ToString::to_string).collect();
         text.push_str(&words.join(" "));

@@ -44,11 +44,8 @@ async fn a_member_is_dialled_at_its_endpoint_and_let_in_where_nobody_else_is() {
 #[tokio::test]
 async fn a_feeler_finds_out_that_a_node_is_there_and_leaves_nothing_behind() {
     let mut one = start(options(&[]), identity(1)).await;
-    let feeling = NetworkOptions {
-        outbound_target: 0,
-        feeler_interval: Duration::from_millis(1),
-        ..options(&[])
-    };
+    let feeling =
+        NetworkOptions { outbound_target: 0, feeler_interval: Duration::from_millis(1), ..options(&[]) };
     let two = start(feeling, identity(2)).await;
     two.network.context.book.hear(&[one.address()], one.address().ip());
     let found = timeout(PATIENCE, async {
