@@ -80,6 +80,18 @@ pub struct SyncConfig {
     /// A block of the chain that the operator vouches for; `None` where nobody has to.
     #[serde(with = "empty_is_none")]
     pub trusted_block: Option<TrustedHeader>,
+    /// Whether a node without blocks begins with a snapshot of the state.
+    pub snapshot: SnapshotSync,
+}
+
+/// Whether a node without blocks begins with a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotSync {
+    /// If it trusts a block and peers offer one.
+    Auto,
+    /// Never: it pulls all blocks.
+    Off,
 }
 
 /// `[consensus]`: timers in milliseconds, protocol §6.
@@ -251,7 +263,7 @@ impl Config {
                 latency_ms: 0,
                 ping_interval_s: 5,
             },
-            sync: SyncConfig { trusted_block: None },
+            sync: SyncConfig { trusted_block: None, snapshot: SnapshotSync::Auto },
             consensus: TimerConfig::defaults(network),
             pool: PoolConfig {
                 transactions_max: 100_000,

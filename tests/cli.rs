@@ -54,7 +54,7 @@ fn mode(file: &Path) -> u32 {
 #[test]
 fn every_command_explains_itself() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 18] = [
         &[],
         &["run"],
         &["devnet"],
@@ -67,6 +67,7 @@ fn every_command_explains_itself() {
         &["proof", "verify"],
         &["status"],
         &["stop"],
+        &["doctor"],
         &["backup"],
         &["restore"],
         &["check-config"],

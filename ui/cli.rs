@@ -49,6 +49,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Stop a running node in order
     Stop(StopArgs),
+    /// Look for faults of a node and its machine, changing nothing
+    Doctor(DoctorArgs),
     /// Copy the chain of a node, running or not, into a folder that is verified
     Backup(BackupArgs),
     /// Make the database of a node from a backup, verified before and after
@@ -277,6 +279,30 @@ pub struct StopArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub wait: u64,
 }
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = DOCTOR_HELP)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Leave out what takes long: opening and recounting the database
+    #[arg(long)]
+    pub quick: bool,
+    /// Of a stopped node, read every stored block too
+    #[arg(long, conflicts_with = "quick")]
+    pub deep: bool,
+    /// Where to copy database and vote log to be opened [default: the system's folder for temporary files]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub scratch: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+const DOCTOR_HELP: &str = "Each finding is ok, note, skipped (could not be looked at, and why), WARNING or ERROR, with place and \
+                           remedy. A running node recounts its own database; that of a stopped one is opened as a copy. \
+                           Exit status: 0 no warning and no error, 1 warnings only, 78 at least one error: the node does \
+                           not start, does not vote, or must not.";
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = BACKUP_HELP)]

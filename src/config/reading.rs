@@ -77,6 +77,7 @@ const RULES: &[(&str, Rule)] = &[
     ("p2p.latency_ms", Rule::Between(0, 10_000)),
     ("p2p.ping_interval_s", Rule::Between(1, 300)),
     ("sync.trusted_block", Rule::Text(trusted_block)),
+    ("sync.snapshot", Rule::OneOf(&["auto", "off"])),
     ("consensus.era_ms", Rule::Between(100, TIMER_MS_MAX)),
     ("consensus.tick_ms", Rule::Between(1, 10_000)),
     ("consensus.grace_ms", Rule::Between(1, TIMER_MS_MAX)),

@@ -94,11 +94,15 @@ impl Ledger {
         state: State,
         utxos: impl IntoIterator<Item = (OutPoint, Utxo)>,
     ) -> Self {
+        Self::from_map(genesis, state, utxos.into_iter().collect())
+    }
+
+    fn from_map(genesis: &Genesis, state: State, utxos: DashMap<OutPoint, Utxo>) -> Self {
         Self {
             chain: state.chain,
             network: genesis.network,
             params: genesis.params.clone(),
-            utxos: utxos.into_iter().collect(),
+            utxos,
             tip: ArcSwap::from_pointee(state),
             version: AtomicU64::new(0),
         }

@@ -3,7 +3,8 @@
 //! What was measured of sled 0.34.7 shapes it: every block is one transaction over all trees; a flush
 //! is followed by `sync_data` of the database file, as sled itself never syncs; every call runs inside
 //! `catch_unwind`, as damaged files make sled panic; a marker file outside the database tells a new
-//! folder from one whose database was lost; [`Store::load`] recounts the set hash. Damaged data is
+//! folder from one whose database was lost; [`Store::load`] recounts the set hash; an index that sled was
+//! writing when it was killed is put aside before sled takes it for a whole one. Damaged data is
 //! reported with file and remedy and never repaired, emptied or deleted here.
 //!
 //! All calls block; they belong on a thread of their own. Absent: votes, which are the journal's.
@@ -12,6 +13,7 @@ mod batches;
 pub mod containment;
 mod failure;
 pub mod folder;
+pub mod import;
 pub mod install;
 mod loading;
 mod reading;
@@ -50,6 +52,8 @@ const CHAIN_KEY: &[u8] = b"chain";
 /// How often opening is tried while the file is locked, [`LOCKED_PAUSE`] apart: sled releases its lock on
 /// a thread of its own some time after a store of this process was dropped.
 const LOCKED_TRIES: u32 = 40;
+/// Where an index goes that sled was writing when it was killed.
+const UNFINISHED_NAME: &str = "unfinished-index";
 /// Pause between two tries.
 const LOCKED_PAUSE: std::time::Duration = std::time::Duration::from_millis(25);
 
@@ -158,7 +162,10 @@ impl Store {
         let mut batches = Batches::of_genesis(self.genesis.state(), &self.genesis.utxos());
         batches.meta.insert(CHAIN_KEY, seal(CHAIN_KEY, &encode(&(chain, FORMAT))));
         self.write(&batches)?;
-        sync_folder(&self.dir).map_err(|error| StoreError::io(&error.path, &error.source))?;
+        let folders = [Some(self.dir.as_path()), self.dir.parent()];
+        for folder in folders.into_iter().flatten().filter(|folder| !folder.as_os_str().is_empty()) {
+            sync_folder(folder).map_err(|error| StoreError::io(&error.path, &error.source))?;
+        }
         write_marker(&self.dir, chain)
     }
 
@@ -312,9 +319,11 @@ fn open_unlocked(dir: &Path, options: StoreOptions) -> Result<Trees, StoreError>
 }
 
 fn open_trees(dir: &Path, options: StoreOptions) -> Result<Trees, Failure> {
+    prepare(dir)?;
     // No background flusher: `write` flushes and syncs every block itself.
     let config = sled::Config::new().path(dir).cache_capacity(options.cache_bytes).flush_every_ms(None);
     let db = config.open()?;
+    sync_files(dir).map_err(Failure::Sync)?;
     Ok(Trees {
         meta: db.open_tree("meta")?,
         utxos: db.open_tree("utxos")?,
@@ -323,6 +332,35 @@ fn open_trees(dir: &Path, options: StoreOptions) -> Result<Trees, Failure> {
         file: File::open(dir.join("db"))?,
         db,
     })
+}
+
+/// Readies the folder for sled. It takes an index it was writing when it was killed for a whole one, and
+/// writes that index from what it reads, which a crash may have left to the system alone.
+fn prepare(dir: &Path) -> Result<(), Failure> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "generating") {
+            // One place for all of them: they hold nothing, the log does.
+            std::fs::rename(&path, dir.join(UNFINISHED_NAME))?;
+        }
+    }
+    match File::open(dir.join("db")) {
+        Ok(file) => Ok(file.sync_data().map_err(Failure::Sync)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Syncs the files beside the database file that sled writes when it opens, its settings above all: it
+/// opens nothing when they are torn.
+fn sync_files(dir: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            File::open(entry.path())?.sync_data()?;
+        }
+    }
+    File::open(dir)?.sync_all()
 }
 
 fn read_tip(dir: &Path, trees: &Trees) -> Result<TipRecord, Failure> {

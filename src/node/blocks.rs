@@ -167,17 +167,26 @@ impl BlockServer {
     /// `None` for what this node does not have.
     fn answer(&self, request: &Message) -> Option<Message> {
         match request {
-            Message::GetBlock { height } => {
-                let (outline, qc) = self.outline(*height)?;
-                Some(Message::Block { outline, qc })
-            }
+            Message::GetBlock { height } => match self.outline(*height) {
+                Some((outline, qc)) => Some(Message::Block { outline, qc }),
+                None => self.not_kept(*height),
+            },
             Message::GetBlockBodies { height, from } => {
+                if let Some(not_kept) = self.not_kept(*height) {
+                    return Some(not_kept);
+                }
                 let transactions = self.bodies(*height, *from)?;
                 Some(Message::BlockBodies { height: *height, from: *from, transactions })
             }
             Message::GetHeaders { last, count } => Some(Message::Headers(self.headers(*last, *count))),
             _ => None,
         }
+    }
+
+    /// What whoever asks for a block of before the snapshot this node began with is told.
+    fn not_kept(&self, height: u64) -> Option<Message> {
+        let oldest = self.store.first_block().ok()?;
+        (height < oldest).then_some(Message::BlockNotKept { height, oldest })
     }
 
     /// Headers up to `last`, ascending: none when one of them is not here.

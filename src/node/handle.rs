@@ -17,8 +17,8 @@ use crate::primitives::hash::Txid;
 use crate::primitives::message::PeerId;
 use crate::primitives::rejection::Rejection;
 use crate::primitives::transaction::{SealedTransaction, Transaction, TxStatus};
-use crate::rpc::Backend;
 use crate::rpc::stream::ArchiveRequest;
+use crate::rpc::{Backend, Recounted};
 use crate::telemetry::snapshot::Snapshot;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -214,6 +214,10 @@ impl Backend for NodeHandle {
 
     fn archive(&self, request: ArchiveRequest, out: &mut dyn Write) -> Result<(), String> {
         self.0.archivist.write(request, out)
+    }
+
+    fn recount(&self) -> Result<Recounted, String> {
+        self.0.archivist.recount()
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {

@@ -237,9 +237,15 @@ impl Prover {
     }
 
     fn certified(&self, height: u64) -> Result<CertifiedHeader, ProveError> {
-        let (outline, qc) = self.decided(height)?;
-        let committee = self.committee(outline.header.committee_root, height)?;
-        let certified = CertifiedHeader::new(outline.header, &qc, &committee);
+        let (header, qc) = match self.recent.find(height) {
+            Some((block, qc)) => (block.header.clone(), qc),
+            None => {
+                let found = self.store()?.certified(height)?;
+                found.ok_or_else(|| ProveError::NotHeld { what: format!("block {height}") })?
+            }
+        };
+        let committee = self.committee(header.committee_root, height)?;
+        let certified = CertifiedHeader::new(header, &qc, &committee);
         certified.ok_or_else(|| ProveError::NotHeld { what: format!("a certificate of block {height}") })
     }
 

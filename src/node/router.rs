@@ -56,6 +56,8 @@ impl Seen {
 
 /// See the module.
 pub struct Router {
+    /// What happened before the node was there.
+    pub early: Vec<NetworkEvent>,
     pub events: mpsc::Receiver<NetworkEvent>,
     pub verifier: Verifier,
     pub pool: Arc<Pool>,
@@ -69,30 +71,37 @@ impl Router {
     /// Routes until the network is gone.
     pub async fn run(mut self) {
         let mut seen = Seen::default();
+        for event in std::mem::take(&mut self.early) {
+            self.on_event(&mut seen, event).await;
+        }
         while let Some(event) = self.events.recv().await {
-            match event {
-                NetworkEvent::Message { peer, message } => self.on_message(&mut seen, peer, message).await,
-                NetworkEvent::Up { peer, vote_key, address, inbound, name, agent, height } => {
-                    tracing::info!(peer = %peer.0.short(), %address, inbound, %name, %agent, height, "peer connected");
-                    let address = CleanText::new(&address.to_string());
-                    let kind = EventKind::PeerConnected { peer: peer.to_string(), address, inbound, name };
-                    self.hub.publish(clock::wall_ms(), kind);
-                    self.urgent(peer, Work::Up { peer, vote_key }).await;
-                }
-                NetworkEvent::Down { peer, address, reason } => {
-                    tracing::info!(peer = %peer.0.short(), %address, %reason, "peer disconnected");
-                    let address = CleanText::new(&address.to_string());
-                    let kind = EventKind::PeerDisconnected { peer: peer.to_string(), address, reason };
-                    self.hub.publish(clock::wall_ms(), kind);
-                    self.urgent(peer, Work::Down { peer }).await;
-                    // A full queue keeps a pull until its deadline.
-                    let _later = self.pulls.try_send(PullEvent::Gone(peer));
-                }
-                NetworkEvent::Refused { address, reason } => {
-                    tracing::warn!(%address, %reason, "connection refused");
-                    let address = CleanText::new(&address.to_string());
-                    self.hub.publish(clock::wall_ms(), EventKind::PeerRefused { address, reason });
-                }
+            self.on_event(&mut seen, event).await;
+        }
+    }
+
+    async fn on_event(&self, seen: &mut Seen, event: NetworkEvent) {
+        match event {
+            NetworkEvent::Message { peer, message } => self.on_message(seen, peer, message).await,
+            NetworkEvent::Up { peer, vote_key, address, inbound, name, agent, height } => {
+                tracing::info!(peer = %peer.0.short(), %address, inbound, %name, %agent, height, "peer connected");
+                let address = CleanText::new(&address.to_string());
+                let kind = EventKind::PeerConnected { peer: peer.to_string(), address, inbound, name };
+                self.hub.publish(clock::wall_ms(), kind);
+                self.urgent(peer, Work::Up { peer, vote_key }).await;
+            }
+            NetworkEvent::Down { peer, address, reason } => {
+                tracing::info!(peer = %peer.0.short(), %address, %reason, "peer disconnected");
+                let address = CleanText::new(&address.to_string());
+                let kind = EventKind::PeerDisconnected { peer: peer.to_string(), address, reason };
+                self.hub.publish(clock::wall_ms(), kind);
+                self.urgent(peer, Work::Down { peer }).await;
+                // A full queue keeps a pull until its deadline.
+                let _later = self.pulls.try_send(PullEvent::Gone(peer));
+            }
+            NetworkEvent::Refused { address, reason } => {
+                tracing::warn!(%address, %reason, "connection refused");
+                let address = CleanText::new(&address.to_string());
+                self.hub.publish(clock::wall_ms(), EventKind::PeerRefused { address, reason });
             }
         }
     }

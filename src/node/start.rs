@@ -32,6 +32,7 @@ use crate::node::route::TrustError;
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
 use crate::node::settings;
 use crate::node::snapshots;
+use crate::node::snapshots::begin::{self, Joined};
 use crate::node::sources::NodeSources;
 use crate::node::space::Space;
 use crate::node::tasks::{Ended, Exit, Stopper, spawn, thread};
@@ -41,9 +42,10 @@ use crate::primitives::clean::CleanText;
 use crate::primitives::keys::SecretKey;
 use crate::rpc::control::{ControlError, ControlServer};
 use arc_swap::ArcSwap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, watch as latest};
@@ -95,6 +97,11 @@ pub enum NodeError {
     NoSpace(String),
     #[error("the system has no thread to give: {0}")]
     Thread(#[from] std::io::Error),
+    #[error(
+        "cannot put the database made from a snapshot in the place of {database}: {source}; check space and permissions, \
+         and start again", database = database.display()
+    )]
+    Snapshot { database: PathBuf, source: io::Error },
     #[error("opening files failed: {0}")]
     Internal(String),
 }
@@ -112,6 +119,7 @@ impl NodeError {
             | Self::Network(NetworkError::Listen { .. })
             | Self::NoSpace(_)
             | Self::Thread(_)
+            | Self::Snapshot { .. }
             | Self::Internal(_) => 1,
             _ => 78,
         }
@@ -137,6 +145,7 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
     let lock = prepare(&options)?;
     let hub = new_hub(&options);
     let stopper = Stopper::default();
+    let begun_early = begin_early(&options, &hub, &stopper).await?;
     let opening = {
         let (config, genesis) = (options.config.clone(), options.genesis.clone());
         let (vote_key, hub) = (options.vote_key.clone(), Arc::clone(&hub));
@@ -144,21 +153,23 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
         tokio::task::spawn_blocking(move || span.in_scope(|| open(&config, &genesis, vote_key, &hub)))
     };
     let opened = opening.await.map_err(|error| NodeError::Internal(error.to_string()))??;
-    hub.enter(Phase::Starting(CleanText::new("joining the network")));
-    let height = Arc::new(AtomicU64::new(opened.ledger.tip().header.height));
-    let (events, received) = mpsc::channel(EVENTS_WAITING_MAX);
-    let identity = NetworkIdentity {
-        network_key: options.network_key.clone(),
-        vote_key: options.vote_key.clone(),
-        chain: opened.ledger.chain(),
-        name: options.config.name.clone(),
-        agent: format!("masternode/{}", env!("CARGO_PKG_VERSION")),
+    let joined = match begun_early {
+        Some(joined) => joined,
+        None => {
+            hub.enter(Phase::Starting(CleanText::new("joining the network")));
+            let height = Arc::new(AtomicU64::new(0));
+            let (events, received) = mpsc::channel(EVENTS_WAITING_MAX);
+            height.store(opened.ledger.tip().header.height, Ordering::Release);
+            let network_options = settings::network_options(&options.config);
+            let network =
+                Network::start(network_options, identity(&options), Arc::clone(&height), events).await?;
+            Joined { network: Arc::new(network), received, early: Vec::new(), height }
+        }
     };
-    let network_options = settings::network_options(&options.config);
-    let network = Network::start(network_options, identity, Arc::clone(&height), events).await?;
-    network.set_committee(outlet::members(&opened.ledger));
+    joined.height.store(opened.ledger.tip().header.height, Ordering::Release);
+    joined.network.set_committee(outlet::members(&opened.ledger));
     let control = ControlServer::bind(&options.config.data_dir)?;
-    let parts = Parts { opened, network: Arc::new(network), received, height, hub, stopper, lock };
+    let parts = Parts { opened, joined, hub, stopper, lock };
     let handle = run(&options, parts, control)?;
     tracing::info!(
         address = %handle.local_address(),
@@ -166,6 +177,34 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
         "started"
     );
     Ok(handle)
+}
+
+/// A node without blocks joins the network first and takes a snapshot if it can; `None` for any other.
+async fn begin_early(
+    options: &NodeOptions,
+    hub: &Arc<Hub>,
+    stopper: &Stopper,
+) -> Result<Option<Joined>, NodeError> {
+    let (config, genesis) = (options.config.clone(), options.genesis.clone());
+    let looking = tokio::task::spawn_blocking(move || {
+        begin::complete(&config)?;
+        begin::anchor(&config, &genesis)
+    });
+    let anchor = looking.await.map_err(|error| NodeError::Internal(error.to_string()))??;
+    let Some(anchor) = anchor else { return Ok(None) };
+    let (config, genesis) = (&options.config, &options.genesis);
+    begin::join(config, genesis, identity(options), anchor, (hub, stopper)).await.map(Some)
+}
+
+/// Who the node is to its peers.
+fn identity(options: &NodeOptions) -> NetworkIdentity {
+    NetworkIdentity {
+        network_key: options.network_key.clone(),
+        vote_key: options.vote_key.clone(),
+        chain: options.genesis.chain_id(),
+        name: options.config.name.clone(),
+        agent: format!("masternode/{}", env!("CARGO_PKG_VERSION")),
+    }
 }
 
 /// Checks what needs no file and locks the data directory.
@@ -198,9 +237,7 @@ fn new_hub(options: &NodeOptions) -> Arc<Hub> {
 /// What `start` hands to the threads.
 struct Parts {
     opened: Opened,
-    network: Arc<Network>,
-    received: mpsc::Receiver<crate::network::NetworkEvent>,
-    height: Arc<AtomicU64>,
+    joined: Joined,
     hub: Arc<Hub>,
     stopper: Stopper,
     lock: DirLock,
@@ -227,17 +264,15 @@ struct Running {
 
 /// Starts every thread and task.
 fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<NodeHandle, NodeError> {
-    let Parts { opened, network, received, height, hub, stopper, lock } = parts;
+    let Parts { opened, joined, hub, stopper, lock } = parts;
+    let Joined { network, received, early, height } = joined;
     let Opened { store, ledger, pool, host, writes, machine, mut log, .. } = opened;
     let store = Arc::new(store);
     let (tasks, pictures) = (TaskTracker::new(), CancellationToken::new());
-    let halt = Halt::new(Arc::clone(&hub));
-    let era = Arc::new(ArcSwap::new(machine.era()));
-    let durable = Arc::new(AtomicU64::new(store.height()));
+    let (halt, on_fault) = (Halt::new(Arc::clone(&hub)), on_fault(&network));
+    let (era, durable) = (Arc::new(ArcSwap::new(machine.era())), Arc::new(AtomicU64::new(store.height())));
     let (recent, verifier) = (Arc::new(RecentBlocks::default()), Verifier::new());
     let inbox = Arc::new(Lanes::new(URGENT_WAITING_MAX, BULK_WAITING_MAX));
-    let on_fault = on_fault(&network);
-
     let prover = Arc::new(Prover::new(&ledger, &pool, &recent, &store));
     let snapshots = snapshots::serve(&options.config, &stopper, &prover, &network)?;
     let space = Space::new(options.config.data_dir.clone(), hub.identity.space, Arc::clone(&inbox));
@@ -302,6 +337,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     ];
     chain.extend(snapshots.threads);
     let router = Router {
+        early,
         events: received,
         verifier: verifier.clone(),
         pool: Arc::clone(&pool),
@@ -322,7 +358,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         network_id: network.own(),
         data_dir: options.config.data_dir.clone(),
         prover,
-        archivist: Archivist::new(&store, &options.genesis),
+        archivist: Archivist::new(&store, &options.genesis, &stopper),
         finished: exit,
     }));
     let stop = stopper.ordered().clone();

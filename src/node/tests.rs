@@ -2,6 +2,7 @@
 
 mod evidence;
 mod masternodes;
+mod snapshots;
 mod trust;
 
 use crate::config::{BootstrapPeer, Config};

@@ -58,6 +58,11 @@ impl Traces {
             Finding::Absent if self.stored == 0 && self.log.is_none() && self.floor == Ok(None) => {
                 Judgement { since: Since::Never, drawn: Vec::new(), log_is_useless: false }
             }
+            Finding::Absent if self.log.is_none() && self.floor == Ok(None) => Judgement::lost(format!(
+                "this data directory is new and its database is at height {}, from a snapshot or a copy: nobody \
+                 knows here what its key has signed",
+                self.stored
+            )),
             Finding::Absent => Judgement::lost(
                 "the file `instance` is missing, so nobody knows whether this data directory is whole"
                     .to_owned(),

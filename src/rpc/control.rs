@@ -10,8 +10,8 @@
 use crate::config::control_socket_in;
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::Txid;
-use crate::rpc::Backend;
 use crate::rpc::stream::{self, ArchiveRequest};
+use crate::rpc::{Backend, Recounted};
 use crate::telemetry::snapshot::Snapshot;
 use futures_util::{SinkExt, StreamExt};
 use rustix::fs::{Mode, OFlags};
@@ -57,6 +57,8 @@ pub enum Request {
     Proof { txid: Txid, trusted: Option<u64> },
     /// The chain from block `from` to `to` (the newest if absent), with the state after it if `state`.
     Archive { from: u64, to: Option<u64>, state: bool },
+    /// Count the stored outputs anew.
+    Recount,
 }
 
 /// What a node answers.
@@ -73,6 +75,8 @@ pub enum Answer {
     Proof { bundle: String },
     /// To [`Request::Archive`]: what follows is described in [`stream`](crate::rpc::stream).
     Archive,
+    /// To [`Request::Recount`].
+    Recounted { recounted: Recounted },
     /// The request was refused, with the reason.
     Refused { reason: String },
 }
@@ -290,6 +294,14 @@ async fn respond(request: Result<Request, String>, backend: &Arc<dyn Backend>) -
             return Answer::Stopping;
         }
         Ok(Request::Archive { .. }) => return Answer::Archive,
+        Ok(Request::Recount) => {
+            let backend = Arc::clone(backend);
+            let counted = tokio::task::spawn_blocking(move || backend.recount()).await;
+            return match counted.map_err(|failed| failed.to_string()).flatten() {
+                Ok(recounted) => Answer::Recounted { recounted },
+                Err(reason) => Answer::Refused { reason },
+            };
+        }
         Ok(Request::Proof { txid, trusted }) => {
             let backend = Arc::clone(backend);
             // Proofs are read from the disk.
@@ -347,6 +359,9 @@ mod tests {
             bytes.chunks(1013).try_for_each(|part| out.write_all(part)).map_err(|error| error.to_string())?;
             if request.state { Err("the disk is tired".to_owned()) } else { Ok(()) }
         }
+        fn recount(&self) -> Result<Recounted, String> {
+            Ok(Recounted { height: 7, state_hash: Default::default(), outputs: 9 })
+        }
         fn stop(&self, reason: CleanText) {
             *self.stopped.lock() = Some(reason);
         }
@@ -393,6 +408,7 @@ mod tests {
             let status = client.status().expect("a snapshot");
             let refused = client.proof(Txid::default(), Some(7)).expect_err("not known");
             assert!(refused.to_string().contains("Some(7) on is not known"), "{refused}");
+            assert_eq!(client.recount().expect("counted").outputs, 9);
             client.stop("the test is over").expect("accepted");
             (pid, status, mode(&control_socket_in(&dir)))
         });

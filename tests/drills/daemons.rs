@@ -201,6 +201,12 @@ impl Daemons {
         succeeds(&[&[command, folder.as_str(), "--data-dir", dir.as_str()], more].concat());
     }
 
+    /// What `masternode doctor` finds.
+    pub fn doctor(&self, name: &str) -> Value {
+        let output = binary(&["doctor", "--json", "--data-dir", &self.text(name)]);
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     /// Puts a directory in the place of another that was removed, at the port of that.
     pub fn rename(&self, from: &str, to: &str) {
         std::fs::rename(self.dir(from), self.dir(to)).unwrap();

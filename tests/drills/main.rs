@@ -120,6 +120,13 @@ fn deleted_log(daemons: &mut Daemons, victim: &str) {
 /// A backup of the running node, restored over its directory after it has signed on.
 fn restored_backup(daemons: &mut Daemons, victim: &str) {
     daemons.succeeds_at(victim, "backup", "saved", &[]);
+    until(&format!("the doctor has {victim} recount its database"), || {
+        let report = daemons.doctor(victim);
+        let mut database = report["findings"].as_array()?.iter().filter(|found| found["check"] == "database");
+        database
+            .find(|found| found["what"].as_str().unwrap_or_default().contains("recounted by the node"))?;
+        Some(())
+    });
     daemons.two_more_blocks();
     daemons.kill(victim);
     daemons.succeeds_at(victim, "restore", "saved", &["--set-aside"]);

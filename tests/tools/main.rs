@@ -8,3 +8,4 @@
 
 mod backup;
 mod chain;
+mod doctor;

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod check_config;
 pub mod devnet;
+pub mod doctor;
 pub mod genesis;
 pub mod init;
 pub mod locate;
@@ -74,6 +75,7 @@ pub fn execute(cli: Cli) -> Outcome {
         Some(Command::Proof(ProofCommand::Verify(args))) => proof::verify(&args),
         Some(Command::Status(args)) => status::execute(&args),
         Some(Command::Stop(args)) => stop::execute(&args),
+        Some(Command::Doctor(args)) => doctor::execute(&args),
         Some(Command::Backup(args)) => backup::execute(&args),
         Some(Command::Restore(args)) => restore::execute(&args),
         Some(Command::CheckConfig(args)) => check_config::execute(&args),

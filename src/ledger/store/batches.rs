@@ -36,6 +36,22 @@ impl Batches {
         batches
     }
 
+    /// The state after a block whose transactions are not kept, without its unspent outputs.
+    pub fn of_state(state: &State) -> Self {
+        let mut batches = Self::default();
+        let height = state.header.height;
+        batches.registry(&state.registry, &state.committee, 0);
+        batches.committee(height, &state.committee);
+        batches.committee(height.saturating_add(1), &state.next_committee);
+        batches.record(&BlockRecord {
+            header: state.header.clone(),
+            last_commit: None,
+            commit: state.commit.clone(),
+            transactions: state.transactions,
+        });
+        batches
+    }
+
     /// A decided block and its effect; `registry_chunks` hold the registry before it.
     pub fn of_block(block: &Block, qc: &Qc, diff: &BlockDiff, registry_chunks: u32) -> Self {
         let mut batches = Self::default();

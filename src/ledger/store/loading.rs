@@ -1,19 +1,29 @@
-//! The whole state read at the start, and checked against the last header.
+//! The whole state read at the start, and checked against the last header; and the same check alone.
+//!
+//! All cores count together, each its own ranges of keys: the set hash does not depend on the order.
 
-use crate::ledger::Ledger;
 use crate::ledger::apply::State;
 use crate::ledger::registry::Registry;
 use crate::ledger::set_hash::SetHash;
-use crate::ledger::store::failure::Failure;
 use crate::ledger::store::folder::StoreError;
 use crate::ledger::store::records::{REGISTRY_PLACE, RegistryRecord, Stream, parse_utxo};
 use crate::ledger::store::{Store, read_tip};
+use crate::ledger::{Ledger, Recount};
 use crate::primitives::amount::Amount;
+use crate::primitives::block::Header;
 use crate::primitives::committee::Committee;
 use crate::primitives::encoding::decode_stored;
 use crate::primitives::transaction::{OutPoint, Utxo};
+use dashmap::DashMap;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Most threads that count: the database is read by all of them.
+const COUNTERS_MAX: usize = 8;
+/// Most outputs for which room is made before they are read: what a header says is checked only then.
+const OUTPUTS_EXPECTED_MAX: usize = 1 << 24;
 
 impl Store {
     pub(super) fn malformed_output(&self) -> StoreError {
@@ -21,7 +31,7 @@ impl Store {
     }
 
     /// The whole ledger, its set hash recounted and compared with the last header. Cost: a pass over all
-    /// outputs, about 5 µs each.
+    /// outputs, about 2 µs each on two cores.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when anything disagrees.
@@ -46,20 +56,88 @@ impl Store {
                 "the last header names another registry, committee or parameters",
             ));
         }
-        let (utxos, set_hash) = self.call(|trees| read_utxos(&self.dir, &trees.utxos))?;
+        let count = usize::try_from(header.utxo_count).unwrap_or(0).min(OUTPUTS_EXPECTED_MAX);
+        let utxos = DashMap::with_capacity(count);
+        let sums = self.count(&|outpoint, utxo| {
+            utxos.insert(outpoint, utxo);
+        })?;
+        self.compare(&header, &sums)?;
         let state = State {
             chain: self.genesis.chain_id(),
             block: tip.block,
             commit: record.commit,
-            set_hash,
+            set_hash: sums.set_hash,
             registry: Arc::new(registry),
             committee: Arc::new(committee),
             next_committee: Arc::new(next_committee),
             transactions: record.transactions,
             header,
         };
-        check_sums(&self.dir, &state, &utxos)?;
-        Ok(Ledger::from_parts(&self.genesis, state, utxos))
+        Ok(Ledger::from_map(&self.genesis, state, utxos))
+    }
+
+    /// Counts all outputs in the database and compares number, sum and set hash with the last header. For
+    /// a store that nobody writes to; of one in use, [`Store::scan`] shows the outputs of one block. Memory
+    /// does not depend on their number. Cost: a pass over all outputs, about 2 µs each on two cores.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when they are not what the chain committed to.
+    pub fn recount(&self) -> Result<Recount, StoreError> {
+        let height = self.height();
+        let header = self.header(height)?.ok_or_else(|| {
+            StoreError::corrupt(&self.dir, format!("the header of block {height} is missing"))
+        })?;
+        let sums = self.count(&|_, _| {})?;
+        self.compare(&header, &sums)?;
+        let utxo_hash = sums.set_hash.digest();
+        Ok(Recount { height, utxo_hash, utxo_count: sums.count, supply: header.supply })
+    }
+
+    /// Shows every output once to `visit`, in no order, on all cores, and adds them up.
+    fn count(&self, visit: &(impl Fn(OutPoint, Utxo) + Sync)) -> Result<Sums, StoreError> {
+        let next = AtomicU16::new(0);
+        let work = || -> Result<Sums, StoreError> {
+            let mut sums = Sums::default();
+            while let Ok(part) = u8::try_from(next.fetch_add(1, Ordering::Relaxed)) {
+                self.call(|trees| {
+                    for entry in trees.utxos.scan_prefix([part]) {
+                        let (key, value) = entry?;
+                        let output = parse_utxo(&key, &value);
+                        let (outpoint, utxo) = output.ok_or_else(|| self.malformed_output())?;
+                        sums.add(&outpoint, &utxo);
+                        visit(outpoint, utxo);
+                    }
+                    Ok(())
+                })?;
+            }
+            Ok(sums)
+        };
+        let others = std::thread::available_parallelism().map_or(1, NonZero::get).min(COUNTERS_MAX) - 1;
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
+            let mut sums = work()?;
+            for other in others {
+                let counted = other.join();
+                let failed = || StoreError::corrupt(&self.dir, "a count of the outputs broke off");
+                sums.combine(&counted.map_err(|_| failed())??);
+            }
+            Ok(sums)
+        })
+    }
+
+    /// Compares number, sum and set hash of the outputs with the header.
+    fn compare(&self, header: &Header, sums: &Sums) -> Result<(), StoreError> {
+        let right = sums.count == header.utxo_count
+            && sums.supply == Some(header.supply)
+            && sums.set_hash.digest() == header.utxo_hash;
+        if right {
+            return Ok(());
+        }
+        let reason = format!(
+            "{} unspent outputs do not have the state hash {} of block {}",
+            sums.count, header.utxo_hash, header.height
+        );
+        Err(StoreError::corrupt(&self.dir, reason))
     }
 
     /// The masternodes after the last block, and the committee of that block.
@@ -71,39 +149,32 @@ impl Store {
     }
 }
 
-/// Unspent outputs as read from disk, with their set hash.
-type Unspent = (Vec<(OutPoint, Utxo)>, SetHash);
-
-fn read_utxos(dir: &Path, tree: &sled::Tree) -> Result<Unspent, Failure> {
-    let (mut utxos, mut set_hash) = (Vec::new(), SetHash::new());
-    for entry in tree {
-        let (key, value) = entry?;
-        let Some((outpoint, utxo)) = parse_utxo(&key, &value) else {
-            return Err(StoreError::corrupt(dir, "an unspent output is malformed").into());
-        };
-        set_hash.add(&outpoint, &utxo);
-        utxos.push((outpoint, utxo));
-    }
-    Ok((utxos, set_hash))
+/// Number, sum and set hash of outputs.
+struct Sums {
+    set_hash: SetHash,
+    count: u64,
+    /// `None` when it is more than there can be.
+    supply: Option<Amount>,
 }
 
-/// Compares number, sum and set hash of the outputs read with the header.
-fn check_sums(dir: &Path, state: &State, utxos: &[(OutPoint, Utxo)]) -> Result<(), StoreError> {
-    let header = &state.header;
-    let sum = Amount::checked_sum(utxos.iter().map(|(_, utxo)| utxo.value));
-    let right = utxos.len() as u64 == header.utxo_count
-        && sum == Some(header.supply)
-        && state.set_hash.digest() == header.utxo_hash;
-    if right {
-        return Ok(());
+impl Default for Sums {
+    fn default() -> Self {
+        Self { set_hash: SetHash::new(), count: 0, supply: Some(Amount::ZERO) }
     }
-    let reason = format!(
-        "{} unspent outputs do not have the state hash {} of block {}",
-        utxos.len(),
-        header.utxo_hash,
-        header.height
-    );
-    Err(StoreError::corrupt(dir, reason))
+}
+
+impl Sums {
+    fn add(&mut self, outpoint: &OutPoint, utxo: &Utxo) {
+        self.set_hash.add(outpoint, utxo);
+        self.count += 1;
+        self.supply = self.supply.and_then(|sum| sum.checked_add(utxo.value));
+    }
+
+    fn combine(&mut self, other: &Self) {
+        self.set_hash.combine(&other.set_hash);
+        self.count += other.count;
+        self.supply = self.supply.zip(other.supply).and_then(|(one, two)| one.checked_add(two));
+    }
 }
 
 fn malformed(dir: &Path) -> StoreError {

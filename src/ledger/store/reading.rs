@@ -4,8 +4,8 @@
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
 use crate::ledger::store::records::{
-    BlockRecord, CHUNK_BYTES, Stream, chunk_key, committee_key, parse_committee_key, parse_place, place_key,
-    stream_of, unseal,
+    BlockRecord, CHUNK_BYTES, FIRST_KEY, Stream, chunk_key, committee_key, parse_committee_key, parse_place,
+    place_key, stream_of, unseal,
 };
 use crate::primitives::block::{Header, Outline};
 use crate::primitives::certificate::Qc;
@@ -24,12 +24,34 @@ impl Store {
         Ok(self.record(height)?.map(|record| record.header))
     }
 
+    /// The header at a height with its certificate; `None` for genesis, which has none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn certified(&self, height: u64) -> Result<Option<(Header, Qc)>, StoreError> {
+        let Some(record) = self.record(height)? else { return Ok(None) };
+        Ok(record.commit.map(|commit| (record.header, commit)))
+    }
+
+    /// Height of the first block that is kept whole: 1, unless the database began with a snapshot.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn first_block(&self) -> Result<u64, StoreError> {
+        let Some(sealed) = self.call(|trees| Ok(trees.meta.get(FIRST_KEY)?))? else { return Ok(1) };
+        let first = unseal(FIRST_KEY, &sealed).and_then(|bytes| decode_stored(bytes).ok());
+        first.ok_or_else(|| StoreError::corrupt(&self.dir, "the record of the first block is damaged"))
+    }
+
     /// A decided block without bodies, and its certificate; `None` above the stored height and for
     /// genesis, which has none.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn outline(&self, height: u64) -> Result<Option<(Outline, Qc)>, StoreError> {
+        if height < self.first_block()? {
+            return Ok(None);
+        }
         let Some(record) = self.record(height)? else { return Ok(None) };
         let Some(commit) = record.commit else { return Ok(None) };
         let length = u64::from(record.header.tx_count) * 32;
@@ -44,6 +66,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn bodies(&self, height: u64, from: u32, bytes_max: u64) -> Result<Vec<Transaction>, StoreError> {
+        if height < self.first_block()? {
+            return Ok(Vec::new());
+        }
         let Some(record) = self.record(height)? else { return Ok(Vec::new()) };
         if from >= record.header.tx_count {
             return Ok(Vec::new());

@@ -20,6 +20,10 @@ pub const FORMAT: u32 = 3;
 /// Key of the tip in the meta tree; its value is sealed.
 pub const TIP_KEY: &[u8] = b"tip";
 
+/// Key in the meta tree of the height of the first block kept whole; its value is sealed. Absent in a
+/// database that holds all blocks.
+pub const FIRST_KEY: &[u8] = b"first block";
+
 /// Payload of a chunk. A leaf of sled 0.34 holds up to 20 items before it splits, and 20 of these stay
 /// below the 128 KiB from which it would spill into a separate file.
 pub const CHUNK_BYTES: usize = 5 << 10;

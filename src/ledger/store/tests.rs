@@ -62,6 +62,7 @@ fn everything_is_there_after_reopening() {
     let store = open(dir.path(), &genesis).unwrap();
     assert_eq!(store.height(), 5);
     same_state(&store.load().unwrap(), &ledger);
+    assert_eq!(store.recount().unwrap(), ledger.recount().unwrap());
     for write in &writes {
         let height = write.diff.header.height;
         assert_eq!(store.outline(height).unwrap(), Some((write.block.outline(), write.qc.clone())));
@@ -281,8 +282,10 @@ fn a_changed_output_is_noticed_although_the_database_is_intact() {
         batches.utxos.insert(outpoint_key(&outpoint).as_slice(), utxo_value(&outpoint, &utxo).as_slice());
         store.write(&batches).unwrap();
     }
-    let error = open(dir.path(), &genesis).unwrap().load().unwrap_err();
-    assert!(error.is_corrupt() && error.to_string().contains("state hash"), "{error}");
+    let store = open(dir.path(), &genesis).unwrap();
+    for error in [store.recount().unwrap_err(), store.load().unwrap_err()] {
+        assert!(error.is_corrupt() && error.to_string().contains("state hash"), "{error}");
+    }
 }
 
 /// A store of sixty masternodes, one of which has left, with the ledger beside it.
@@ -437,4 +440,13 @@ fn a_store_opened_again_goes_on_and_a_scan_with_it() {
     store.commit(&write_of(&ledger, vec![sealed(&funds(&genesis)[1], 5000, 0)])).unwrap();
     assert_eq!(scan.by_ref().filter(|output| output.is_ok()).count(), 4 + 3 + 1 + 1);
     same_state(&store.load().unwrap(), &ledger);
+}
+
+#[test]
+fn an_index_that_was_being_written_when_the_process_died_is_put_aside() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(3));
+    let (ledger, _) = filled(dir.path(), &genesis, 3);
+    std::fs::write(dir.path().join("snap.00FFFFFFFFFFFFFF.generating"), b"half").unwrap();
+    same_state(&open(dir.path(), &genesis).unwrap().load().unwrap(), &ledger);
+    assert_eq!(std::fs::read(dir.path().join(UNFINISHED_NAME)).unwrap(), b"half");
 }

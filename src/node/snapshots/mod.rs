@@ -2,7 +2,9 @@
 //! fetched by a node that begins far behind.
 //!
 //! In reading order: `shelf` (the folder of those kept), `maker` (makes one while the node goes on),
-//! `budget` and `server` (what peers get of them). What a snapshot is and how it is checked stands in
+//! `budget` and `server` (what peers get of them); then `peers`, `trail` (the header of a snapshot), `plan` (which
+//! part of whom), `incoming` (parts on disk), `fetch`, `swap` and
+//! `begin`. What a snapshot is and how it is checked stands in
 //! [`ledger::snapshot`](crate::ledger::snapshot).
 
 use crate::config::Config;
@@ -15,10 +17,17 @@ use crate::node::tasks::{Ended, Stopper, thread};
 use std::io;
 use std::sync::Arc;
 
+pub mod begin;
 pub mod budget;
+pub mod fetch;
+pub mod incoming;
 pub mod maker;
+pub mod peers;
+pub mod plan;
 pub mod server;
 pub mod shelf;
+pub mod swap;
+pub mod trail;
 
 /// Bytes of a page of a manifest but the last.
 pub const PAGE_BYTES: usize = 512 << 10;

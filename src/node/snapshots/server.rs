@@ -145,7 +145,7 @@ impl SnapshotServer {
         bytes
     }
 
-    fn answer(&self, request: &Message) -> Option<Message> {
+    pub(super) fn answer(&self, request: &Message) -> Option<Message> {
         Some(match request {
             Message::GetSnapshots => {
                 let mut offers = self.shelf.offers();
@@ -202,4 +202,4 @@ impl SnapshotServer {
 
 #[cfg(test)]
 #[path = "server_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -14,6 +14,18 @@ fn peer(seed: u8) -> PeerId {
     PeerId(PublicKey([seed; 32]))
 }
 
+/// A server without a queue over a chain of so many blocks with a snapshot of the last one.
+pub fn server_over(dir: &std::path::Path, allocations: usize, blocks: usize) -> (SnapshotServer, Chain) {
+    let shelf = Arc::new(Shelf::open(dir.join("snapshots"), LIMITS).unwrap());
+    let mut chain = Chain::new(dir, allocations);
+    (1..blocks).for_each(|_| drop(chain.extend()));
+    chain.snapshot(&shelf);
+    let ledger = Arc::new(chain.store.load().unwrap());
+    let (pool, recent) = (Arc::new(Pool::new(PoolLimits::default())), Arc::new(RecentBlocks::default()));
+    let prover = Prover::new(&ledger, &pool, &recent, &chain.store);
+    (SnapshotServer::sending(shelf, Arc::new(prover), Box::new(|_, _| {})).1, chain)
+}
+
 /// A server over a chain of `blocks` blocks with a snapshot of the last one, and what it sends.
 fn serving(
     dir: &std::path::Path,
