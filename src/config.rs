@@ -61,8 +61,10 @@ pub struct P2pConfig {
     pub advertise: Option<SocketAddr>,
     /// Nodes to dial at start and whenever connections are lost.
     pub bootstrap: Vec<BootstrapPeer>,
-    /// Most connections accepted from others.
+    /// Most connections accepted from others, those of the committee apart.
     pub inbound_max: u32,
+    /// Most of them from one /24 of IPv4 or /64 of IPv6; loopback is not counted.
+    pub inbound_of_network_max: u32,
     /// Connections the node tries to keep to others.
     pub outbound_target: u32,
     /// Artificial delay of every message sent, in milliseconds; only on a devnet.
@@ -258,6 +260,7 @@ impl Config {
                 advertise: None,
                 bootstrap: Vec::new(),
                 inbound_max: 117,
+                inbound_of_network_max: 4,
                 outbound_target: 8,
                 latency_ms: 0,
                 ping_interval_s: 5,

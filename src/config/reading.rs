@@ -72,6 +72,7 @@ const RULES: &[(&str, Rule)] = &[
     ("p2p.advertise", Rule::Text(optional_address)),
     ("p2p.bootstrap", Rule::Each(bootstrap_peer, BOOTSTRAP_MAX)),
     ("p2p.inbound_max", Rule::Between(0, 4_096)),
+    ("p2p.inbound_of_network_max", Rule::Between(1, 4_096)),
     ("p2p.outbound_target", Rule::Between(0, 256)),
     ("p2p.latency_ms", Rule::Between(0, 10_000)),
     ("p2p.ping_interval_s", Rule::Between(1, 300)),

@@ -78,6 +78,8 @@ async fn supervise(
     tasks.spawn(ping(Arc::clone(&context), Arc::clone(&peer)).in_current_span());
     if peer.inbound {
         context.book.hear(&[peer.listen], peer.address.ip());
+    } else {
+        context.book.dialled(peer.listen);
     }
     introduce(&context, &peer);
 
@@ -93,6 +95,10 @@ async fn supervise(
         }
     });
     peer.gone.cancel();
+    // What is connected when the node stops are the anchors of its next start.
+    if !peer.inbound && !context.stop.is_cancelled() {
+        context.book.lost(peer.listen);
+    }
     context.book.changed();
 }
 

@@ -2,11 +2,13 @@
 
 use crate::network::discovery::AddressBook;
 use crate::network::handshake::{Hello, PROTOCOL_VERSION, VoteCertificate};
+use crate::network::members::Member;
 use crate::network::peers::{Registry, Traffic};
 use crate::network::{NetworkEvent, NetworkOptions};
 use crate::primitives::hash::ChainId;
 use crate::primitives::keys::PublicKey;
 use crate::primitives::message::PeerId;
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub struct Context {
     pub client: quinn::ClientConfig,
     pub registry: Registry,
     pub book: AddressBook,
+    /// The committee.
+    pub members: ArcSwap<Vec<Member>>,
     /// Where the keyed entries of `bootstrap` were found last, by `host:port`: no other key is accepted
     /// there. Bounded by the entries, each with the addresses of one look-up.
     pub pins: DashMap<String, (PublicKey, Vec<SocketAddr>)>,

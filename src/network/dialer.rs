@@ -4,7 +4,9 @@
 //! already connected ends before the hello; a node that finds itself stops trying.
 
 use crate::network::context::{Context, canonical};
+use crate::network::discovery::Connected;
 use crate::network::handshake::{self, CloseCode, HANDSHAKE_TIMEOUT, Refusal, close};
+use crate::network::netgroup::Netgroup;
 use crate::network::peers::{DialPermit, Peer};
 use crate::network::tls::SERVER_NAME;
 use crate::network::{Bootstrap, connection, listener};
@@ -14,7 +16,7 @@ use quinn::Connection;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -29,12 +31,12 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried in a row.
 const RESOLVED_MAX: usize = 8;
 /// How often learned addresses are looked through for one that is due.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Learned addresses dialled at once.
 const LEARNED_DIALS_MAX: usize = 16;
 
 /// How a dial ended.
-enum Dialled {
+pub enum Dialled {
     Connected(Arc<Peer>),
     /// That peer is connected, or becoming so, another way.
     Already(PeerId),
@@ -139,13 +141,59 @@ pub async fn dial_learned(context: Arc<Context>) {
         }
         let (_, outbound) = context.registry.counts();
         let wanted = context.options.outbound_target.saturating_sub(outbound).min(LEARNED_DIALS_MAX);
-        let mut connected = Vec::new();
-        context.registry.for_each(|peer| connected.push((peer.id, peer.listen)));
+        let connected = connected(&context);
         for (address, failures) in context.book.take_due(Instant::now(), wanted, &connected) {
             let dial = dial_one_learned(Arc::clone(&context), address, failures);
             context.tasks.spawn(dial.in_current_span());
         }
     }
+}
+
+/// The connections there are.
+fn connected(context: &Context) -> Connected {
+    let mut connected = Connected::default();
+    context.registry.for_each(|peer| {
+        connected.peers.push((peer.id, peer.listen));
+        if !peer.inbound {
+            connected.groups.insert(Netgroup::of(peer.listen));
+        }
+    });
+    connected
+}
+
+/// Now and then finds out whether an address is worth keeping: a connection that ends once the other end has
+/// proven its key. So there are tried addresses to turn to when connections are lost, and who fills the book
+/// with addresses of nobody loses them again.
+pub async fn feel(context: Arc<Context>) {
+    let period = context.options.feeler_interval.max(Duration::from_millis(1));
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            () = context.stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let Some(address) = context.book.take_feeler(Instant::now(), &connected(&context)) else { continue };
+        tokio::select! {
+            () = context.stop.cancelled() => return,
+            found = touch(&context, address) => match found {
+                Ok(peer) if peer == context.own => context.book.is_own(address),
+                Ok(peer) => context.book.succeeded(address, peer),
+                Err(refusal) => {
+                    tracing::debug!(%address, reason = %refusal, "nobody at a learned address");
+                    context.book.failed(address, Instant::now() + BACKOFF_MAX);
+                }
+            },
+        }
+    }
+}
+
+/// Connects, learns the key of the other end and takes leave.
+async fn touch(context: &Arc<Context>, address: SocketAddr) -> Result<PeerId, Refusal> {
+    let connection = connect(context, address, Instant::now() + HANDSHAKE_TIMEOUT).await?;
+    let found = handshake::identify(&connection);
+    close(&connection, CloseCode::Feeler, "only asking whether a node is here");
+    found
 }
 
 async fn dial_one_learned(context: Arc<Context>, address: SocketAddr, failures: u32) {
@@ -162,7 +210,12 @@ async fn dial_one_learned(context: Arc<Context>, address: SocketAddr, failures: 
 }
 
 /// One attempt at one address, at which only `key` is accepted if there is one.
-async fn dial(context: &Arc<Context>, address: SocketAddr, key: Option<PublicKey>, failures: u32) -> Dialled {
+pub async fn dial(
+    context: &Arc<Context>,
+    address: SocketAddr,
+    key: Option<PublicKey>,
+    failures: u32,
+) -> Dialled {
     let address = canonical(address);
     let outcome = attempt(context, address, key, failures).await;
     if let Dialled::Failed(refusal) = &outcome
@@ -179,26 +232,17 @@ async fn attempt(
     key: Option<PublicKey>,
     failures: u32,
 ) -> Dialled {
-    let fail = |text: String| Dialled::Failed(Refusal { code: None, text: text.into() });
     if address == canonical(context.advertised) {
         return Dialled::Itself;
     }
     if let Some(second) = context.registry.second_at(address) {
         return Dialled::Already(second);
     }
-    let Some(target) = reachable(context.endpoint.local_addr().ok(), address) else {
-        return fail(format!("{address} cannot be reached from a socket of the other ip version"));
-    };
     let patience = FIRST_PATIENCE.saturating_mul(1 << failures.min(8)).min(HANDSHAKE_TIMEOUT);
     let deadline = Instant::now() + patience;
-    let connecting = match context.endpoint.connect_with(context.client.clone(), target, SERVER_NAME) {
-        Ok(connecting) => connecting,
-        Err(error) => return fail(format!("{address} cannot be dialled: {error}")),
-    };
-    let connection = match timeout_at(deadline, connecting).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return Dialled::Failed(Refusal::of(&error)),
-        Err(_) => return fail(format!("no answer from {address} within {} s", patience.as_secs())),
+    let connection = match connect(context, address, deadline).await {
+        Ok(connection) => connection,
+        Err(refusal) => return Dialled::Failed(refusal),
     };
     let identified =
         handshake::identify(&connection).and_then(|id| handshake::expect_key(address, key, id).map(|()| id));
@@ -223,6 +267,26 @@ async fn attempt(
                 Some(CloseCode::SelfConnection) => Dialled::Itself,
                 _ => Dialled::Failed(refusal),
             }
+        }
+    }
+}
+
+/// Connects to an address and proves the keys of both ends.
+async fn connect(context: &Context, address: SocketAddr, deadline: Instant) -> Result<Connection, Refusal> {
+    let fail = |text: String| Refusal { code: None, text: text.into() };
+    let begun = Instant::now();
+    let target = reachable(context.endpoint.local_addr().ok(), address)
+        .ok_or_else(|| fail(format!("{address} cannot be reached from a socket of the other ip version")))?;
+    let connecting = context
+        .endpoint
+        .connect_with(context.client.clone(), target, SERVER_NAME)
+        .map_err(|error| fail(format!("{address} cannot be dialled: {error}")))?;
+    match timeout_at(deadline, connecting).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(Refusal::of(&error)),
+        Err(_) => {
+            let patience = deadline.duration_since(begun).as_secs();
+            Err(fail(format!("no answer from {address} within {patience} s")))
         }
     }
 }

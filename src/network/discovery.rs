@@ -1,29 +1,39 @@
-//! Addresses of other nodes: heard from peers, remembered between runs.
+//! Addresses of other nodes: heard from peers, tried, remembered between runs.
 //!
-//! Invariants: the list is bounded; addresses nobody could be reached at are refused on entry; hearsay
-//! never displaces an address at which a peer was reached; the file is replaced atomically and a
-//! damaged one costs only the addresses in it. Absent: netgroup buckets, anchors and feelers.
+//! Invariants: the book is bounded by its buckets; addresses nobody could be reached at are refused on entry;
+//! hearsay never displaces an address at which a peer was reached; of two outbound connections made from it no
+//! two go to one netgroup. An address that would displace a tried one waits until that one was tried again and
+//! failed. Absent: bootstrap peers and committee endpoints, which are dialled by themselves.
+
+pub mod buckets;
+mod file;
+
+pub use crate::network::discovery::file::{Remembered, load, save};
 
 use crate::network::context::canonical;
+use crate::network::discovery::buckets::{BUCKET_MAX, Bucket, Buckets, Placed};
+use crate::network::netgroup::{Netgroup, is_local};
 use crate::primitives::message::PeerId;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write as _};
+use rand::seq::SliceRandom as _;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Most addresses kept: several times the largest committee.
-pub const ADDRESSES_KEPT_MAX: usize = 1024;
 /// Attempts after which an address never reached is forgotten.
 const FAILURES_MAX: u32 = 8;
-/// Largest file read, in bytes: every address at its longest.
-const FILE_MAX: u64 = 64 * ADDRESSES_KEPT_MAX as u64;
+/// Addresses that may wait for the test of a tried one.
+const CONTENDERS_MAX: usize = 16;
+/// Connections restored first after a restart, so that a restart is no chance to surround the node.
+pub const ANCHORS_MAX: usize = 2;
 
 /// One known address.
 struct Known {
+    bucket: Bucket,
+    /// Who told it; the address itself when a peer was found there unasked.
+    teller: IpAddr,
     /// Peer last reached here.
     peer: Option<PeerId>,
     /// Failures since it was last reached.
@@ -33,29 +43,67 @@ struct Known {
     own: bool,
 }
 
-/// The list.
+impl Known {
+    /// Hearsay that was tried in vain.
+    fn is_hopeless(&self) -> bool {
+        self.peer.is_none() && self.failures > 0 && !self.dialing
+    }
+}
+
+struct Tables {
+    known: BTreeMap<SocketAddr, Known>,
+    buckets: Buckets,
+    /// By the tried address whose place it wants.
+    contenders: BTreeMap<SocketAddr, SocketAddr>,
+    /// Connections to restore first.
+    anchors: Vec<SocketAddr>,
+    /// Live connections that this node dialled, the oldest first; as many as there are connections.
+    outbound: Vec<SocketAddr>,
+}
+
+/// The book.
 pub struct AddressBook {
-    known: Mutex<BTreeMap<SocketAddr, Known>>,
+    tables: Mutex<Tables>,
     count: AtomicUsize,
     unsaved: AtomicBool,
     changed: Notify,
 }
 
+/// Connections there are when addresses to dial are chosen.
+#[derive(Clone, Debug, Default)]
+pub struct Connected {
+    /// Every live connection: the peer and where it listens.
+    pub peers: Vec<(PeerId, SocketAddr)>,
+    /// Netgroups of those this node dialled.
+    pub groups: BTreeSet<Netgroup>,
+}
+
 impl AddressBook {
-    /// A list of these addresses, cut at the bound.
+    /// The book of what was remembered; with another secret every address would go elsewhere.
     #[must_use]
-    pub fn new(addresses: Vec<SocketAddr>) -> Self {
+    pub fn new(remembered: Remembered) -> Self {
+        let tables = Tables {
+            known: BTreeMap::new(),
+            buckets: Buckets::new(remembered.secret.unwrap_or_else(rand::random)),
+            contenders: BTreeMap::new(),
+            anchors: remembered.anchors.iter().copied().map(canonical).take(ANCHORS_MAX).collect(),
+            outbound: Vec::new(),
+        };
         let book = Self {
-            known: Mutex::default(),
+            tables: Mutex::new(tables),
             count: AtomicUsize::new(0),
             unsaved: AtomicBool::new(false),
             changed: Notify::new(),
         };
         {
-            let mut known = book.known.lock();
-            for address in addresses {
-                book.enter(&mut known, canonical(address));
+            let mut tables = book.tables.lock();
+            for address in remembered.tried.into_iter().chain(remembered.anchors).map(canonical) {
+                tables.remember_tried(address);
             }
+            for (address, teller) in remembered.new {
+                tables.enter(canonical(address), teller);
+            }
+            book.note(&tables, true);
         }
         book.unsaved.store(false, Relaxed);
         book
@@ -75,122 +123,112 @@ impl AddressBook {
 
     /// Takes addresses told by a peer at `teller`; refuses what could not be dialled.
     pub fn hear(&self, addresses: &[SocketAddr], teller: IpAddr) {
+        let teller = teller.to_canonical();
         let mut news = false;
         {
-            let mut known = self.known.lock();
+            let mut tables = self.tables.lock();
             for address in addresses {
                 let address = canonical(*address);
-                if plausible(address, teller.to_canonical()) {
-                    news |= self.enter(&mut known, address);
+                if plausible(address, teller) {
+                    news |= tables.enter(address, teller);
                 }
             }
+            self.note(&tables, news);
         }
         if news {
             self.changed();
         }
     }
 
-    /// Enters an address unless it is known or there is no room; true if it is new.
-    fn enter(&self, known: &mut BTreeMap<SocketAddr, Known>, address: SocketAddr) -> bool {
-        if known.contains_key(&address) {
-            return false;
-        }
-        if known.len() >= ADDRESSES_KEPT_MAX {
-            let hopeless = known
-                .iter()
-                .filter(|(_, entry)| entry.peer.is_none() && entry.failures > 0 && !entry.dialing)
-                .max_by_key(|(_, entry)| entry.failures)
-                .map(|(address, _)| *address);
-            match hopeless {
-                Some(hopeless) => known.remove(&hopeless),
-                None => return false,
-            };
-        }
-        let entry = Known { peer: None, failures: 0, next_try: Instant::now(), dialing: false, own: false };
-        known.insert(address, entry);
-        self.count.store(known.len(), Relaxed);
-        self.unsaved.store(true, Relaxed);
-        true
-    }
-
     /// A peer was reached at this address.
     pub fn reached_at(&self, address: SocketAddr, peer: PeerId) {
-        let mut known = self.known.lock();
-        self.enter(&mut known, address);
-        if let Some(entry) = known.get_mut(&address) {
-            entry.peer = Some(peer);
-            entry.failures = 0;
-            self.unsaved.store(true, Relaxed);
-        }
+        let mut tables = self.tables.lock();
+        tables.reached(canonical(address), peer);
+        self.note(&tables, true);
     }
 
-    /// A dial begun with [`AddressBook::take_due`] has found `peer` there.
+    /// A dial begun with [`AddressBook::take_due`] or [`AddressBook::take_feeler`] has found `peer` there.
     pub fn succeeded(&self, address: SocketAddr, peer: PeerId) {
         self.reached_at(address, peer);
-        self.end_dial(address, |entry| entry.next_try = Instant::now());
+        let mut tables = self.tables.lock();
+        tables.contenders.remove(&address);
+        if let Some(entry) = tables.known.get_mut(&address) {
+            entry.dialing = false;
+            entry.next_try = Instant::now();
+        }
     }
 
     /// A dial has found nobody; nothing is tried before `next_try`.
     pub fn failed(&self, address: SocketAddr, next_try: Instant) {
-        self.end_dial(address, |entry| {
-            entry.failures = entry.failures.saturating_add(1);
-            entry.next_try = next_try;
-        });
-        let mut known = self.known.lock();
-        if known.get(&address).is_some_and(|entry| entry.peer.is_none() && entry.failures >= FAILURES_MAX) {
-            known.remove(&address);
-            self.count.store(known.len(), Relaxed);
-            self.unsaved.store(true, Relaxed);
-        }
+        let mut tables = self.tables.lock();
+        tables.failed(address, next_try);
+        self.note(&tables, true);
     }
 
     /// A dial has found this very node; the entry stays so that it is not learned again.
     pub fn is_own(&self, address: SocketAddr) {
-        self.end_dial(address, |entry| entry.own = true);
-    }
-
-    fn end_dial(&self, address: SocketAddr, change: impl FnOnce(&mut Known)) {
-        if let Some(entry) = self.known.lock().get_mut(&address) {
-            entry.dialing = false;
-            change(entry);
+        if let Some(entry) = self.tables.lock().known.get_mut(&address) {
+            (entry.dialing, entry.own) = (false, true);
         }
     }
 
-    /// Addresses to be dialled now with their failures, so that at most `wanted` are being dialled at
-    /// once; whoever is `connected` by key or by address is left out. Each must be ended by
-    /// [`AddressBook::succeeded`], [`AddressBook::failed`] or [`AddressBook::is_own`].
-    pub fn take_due(
-        &self,
-        now: Instant,
-        wanted: usize,
-        connected: &[(PeerId, SocketAddr)],
-    ) -> Vec<(SocketAddr, u32)> {
-        let mut known = self.known.lock();
-        let under_way = known.values().filter(|entry| entry.dialing).count();
+    /// Addresses to be dialled now with their failures, so that at most `wanted` are being dialled at once:
+    /// anchors first, then tried ones and hearsay in turn, each in random order. Whoever is connected by key
+    /// or by address is left out, and so are netgroups that are connected or being dialled. Each must be ended
+    /// by [`AddressBook::succeeded`], [`AddressBook::failed`] or [`AddressBook::is_own`].
+    pub fn take_due(&self, now: Instant, wanted: usize, connected: &Connected) -> Vec<(SocketAddr, u32)> {
+        if wanted == 0 {
+            return Vec::new();
+        }
+        let mut tables = self.tables.lock();
+        let mut groups = connected.groups.clone();
+        let under_way = tables.known.iter().filter(|(_, entry)| entry.dialing);
+        let under_way: Vec<SocketAddr> = under_way.map(|(address, _)| *address).collect();
+        groups.extend(under_way.iter().map(|address| Netgroup::of(*address)));
         let mut due = Vec::new();
-        for (address, entry) in known.iter_mut() {
-            if under_way + due.len() >= wanted {
+        for address in tables.candidates(now, connected) {
+            if under_way.len() + due.len() >= wanted {
                 break;
             }
-            let is_connected = || connected.iter().any(|(id, at)| at == address || Some(*id) == entry.peer);
-            if !entry.dialing && !entry.own && entry.next_try <= now && !is_connected() {
+            if !groups.insert(Netgroup::of(address)) {
+                continue;
+            }
+            if let Some(entry) = tables.known.get_mut(&address) {
                 entry.dialing = true;
-                due.push((*address, entry.failures));
+                due.push((address, entry.failures));
             }
         }
         due
     }
 
-    /// Up to `max` addresses at which peers were reached and have not failed since.
+    /// An address to be tried with a short connection: a tried one whose place another wants, or hearsay.
+    /// It must be ended as those of [`AddressBook::take_due`].
+    pub fn take_feeler(&self, now: Instant, connected: &Connected) -> Option<SocketAddr> {
+        let mut tables = self.tables.lock();
+        let contested = tables.contenders.keys().copied().find(|address| {
+            tables.known.get(address).is_some_and(|entry| !entry.dialing && entry.next_try <= now)
+        });
+        let address = contested.or_else(|| {
+            let candidates = tables.candidates(now, connected);
+            candidates.into_iter().find(|address| {
+                tables.known.get(address).is_some_and(|entry| matches!(entry.bucket, Bucket::New(_)))
+            })
+        })?;
+        tables.known.get_mut(&address)?.dialing = true;
+        Some(address)
+    }
+
+    /// Up to `max` addresses at which peers were reached and have not failed since, in random order.
     #[must_use]
     pub fn reached(&self, max: usize) -> Vec<SocketAddr> {
-        let known = self.known.lock();
-        known
-            .iter()
-            .filter(|(_, entry)| entry.peer.is_some() && entry.failures == 0)
-            .map(|(address, _)| *address)
-            .take(max)
-            .collect()
+        let mut reached: Vec<SocketAddr> = {
+            let tables = self.tables.lock();
+            let good = tables.known.iter().filter(|(_, entry)| entry.peer.is_some() && entry.failures == 0);
+            good.map(|(address, _)| *address).collect()
+        };
+        reached.shuffle(&mut rand::rng());
+        reached.truncate(max);
+        reached
     }
 
     /// Says that a dial may be due: an address is new or a connection has ended.
@@ -203,13 +241,163 @@ impl AddressBook {
         self.changed.notified().await;
     }
 
-    /// The addresses worth keeping, if they have changed since the last call.
+    /// A connection this node dialled is up.
+    pub fn dialled(&self, address: SocketAddr) {
+        self.tables.lock().outbound.push(canonical(address));
+        self.unsaved.store(true, Relaxed);
+    }
+
+    /// Such a connection was lost, not ended by this node's shutdown.
+    pub fn lost(&self, address: SocketAddr) {
+        let address = canonical(address);
+        let mut tables = self.tables.lock();
+        if let Some(place) = tables.outbound.iter().position(|held| *held == address) {
+            tables.outbound.remove(place);
+        }
+        self.unsaved.store(true, Relaxed);
+    }
+
+    /// What is worth keeping, if it has changed since the last call.
     #[must_use]
-    pub fn unsaved(&self) -> Option<Vec<SocketAddr>> {
-        self.unsaved.swap(false, Relaxed).then(|| {
-            let known = self.known.lock();
-            known.iter().filter(|(_, entry)| !entry.own).map(|(address, _)| *address).collect()
-        })
+    pub fn unsaved(&self) -> Option<Remembered> {
+        if !self.unsaved.swap(false, Relaxed) {
+            return None;
+        }
+        let tables = self.tables.lock();
+        let mut remembered = Remembered {
+            secret: Some(*tables.buckets.secret()),
+            anchors: tables.outbound.iter().copied().take(ANCHORS_MAX).collect(),
+            ..Remembered::default()
+        };
+        for (address, entry) in tables.known.iter().filter(|(_, entry)| !entry.own) {
+            match entry.bucket {
+                Bucket::Tried(_) => remembered.tried.push(*address),
+                Bucket::New(_) => remembered.new.push((*address, entry.teller)),
+            }
+        }
+        Some(remembered)
+    }
+
+    fn note(&self, tables: &Tables, changed: bool) {
+        self.count.store(tables.known.len(), Relaxed);
+        if changed {
+            self.unsaved.store(true, Relaxed);
+        }
+    }
+}
+
+impl Tables {
+    /// Enters hearsay unless it is known or there is no room; true if it is new.
+    fn enter(&mut self, address: SocketAddr, teller: IpAddr) -> bool {
+        if self.known.contains_key(&address) {
+            return false;
+        }
+        let bucket = self.buckets.new_bucket(address, Netgroup::of(SocketAddr::new(teller, 0)));
+        let known = &self.known;
+        let hopeless = |held: SocketAddr| known.get(&held).is_none_or(Known::is_hopeless);
+        match self.buckets.put(address, bucket, hopeless) {
+            Placed::NoRoom => return false,
+            Placed::Instead(gone) => drop(self.known.remove(&gone)),
+            Placed::In => {}
+        }
+        self.insert(address, bucket, teller);
+        true
+    }
+
+    /// Enters an address that was in the tried table before.
+    fn remember_tried(&mut self, address: SocketAddr) {
+        let bucket = self.buckets.tried_bucket(address);
+        if !self.known.contains_key(&address) && self.buckets.put(address, bucket, |_| false) == Placed::In {
+            self.insert(address, bucket, address.ip());
+        }
+    }
+
+    fn insert(&mut self, address: SocketAddr, bucket: Bucket, teller: IpAddr) {
+        let (peer, failures, next_try) = (None, 0, Instant::now());
+        let entry = Known { bucket, teller, peer, failures, next_try, dialing: false, own: false };
+        self.known.insert(address, entry);
+    }
+
+    /// A peer was reached: the address goes to its tried bucket, or waits for the test of one in there.
+    fn reached(&mut self, address: SocketAddr, peer: PeerId) {
+        let tried = self.buckets.tried_bucket(address);
+        if !self.known.contains_key(&address) && !self.enter(address, address.ip()) {
+            // No room among hearsay, which a proven address does not need.
+            if self.make_tried(address, tried) {
+                self.insert(address, tried, address.ip());
+            }
+        }
+        let Some(entry) = self.known.get_mut(&address) else { return };
+        entry.peer = Some(peer);
+        entry.failures = 0;
+        let bucket = entry.bucket;
+        if bucket != tried && self.make_tried(address, tried) {
+            self.buckets.take(address, bucket);
+            if let Some(entry) = self.known.get_mut(&address) {
+                entry.bucket = tried;
+            }
+        }
+    }
+
+    /// Whether the address now is in its tried bucket.
+    fn make_tried(&mut self, address: SocketAddr, tried: Bucket) -> bool {
+        let known = &self.known;
+        let failing =
+            |held: SocketAddr| known.get(&held).is_none_or(|entry| entry.failures > 0 && !entry.dialing);
+        match self.buckets.put(address, tried, failing) {
+            Placed::In => true,
+            Placed::Instead(gone) => {
+                let teller = self.known.remove(&gone).map_or(gone.ip(), |entry| entry.teller);
+                self.contenders.remove(&gone);
+                self.enter(gone, teller);
+                true
+            }
+            Placed::NoRoom => {
+                let untested = |held: &&SocketAddr| !self.contenders.contains_key(*held);
+                let tested = self.buckets.held(tried).iter().take(BUCKET_MAX).find(untested).copied();
+                if let Some(tested) = tested.filter(|_| self.contenders.len() < CONTENDERS_MAX) {
+                    self.contenders.insert(tested, address);
+                }
+                false
+            }
+        }
+    }
+
+    fn failed(&mut self, address: SocketAddr, next_try: Instant) {
+        let Some(entry) = self.known.get_mut(&address) else { return };
+        entry.dialing = false;
+        entry.failures = entry.failures.saturating_add(1);
+        entry.next_try = next_try;
+        let (bucket, peer, failures) = (entry.bucket, entry.peer, entry.failures);
+        if let Some(contender) = self.contenders.remove(&address) {
+            if let Some(peer) = self.known.get(&contender).and_then(|entry| entry.peer) {
+                self.reached(contender, peer);
+            }
+        } else if matches!(bucket, Bucket::New(_)) && peer.is_none() && failures >= FAILURES_MAX {
+            self.buckets.take(address, bucket);
+            self.known.remove(&address);
+        }
+    }
+
+    /// Addresses that could be dialled now, in the order in which they should be.
+    fn candidates(&self, now: Instant, connected: &Connected) -> Vec<SocketAddr> {
+        let is_connected = |address: &SocketAddr, entry: &Known| {
+            connected.peers.iter().any(|(id, at)| at == address || Some(*id) == entry.peer)
+        };
+        let due = self.known.iter().filter(|(address, entry)| {
+            !entry.dialing && !entry.own && entry.next_try <= now && !is_connected(address, entry)
+        });
+        let (mut tried, mut new): (Vec<(&SocketAddr, &Known)>, Vec<(&SocketAddr, &Known)>) =
+            due.partition(|(_, entry)| matches!(entry.bucket, Bucket::Tried(_)));
+        tried.shuffle(&mut rand::rng());
+        new.shuffle(&mut rand::rng());
+        let ranked = tried.iter().enumerate().map(|(rank, (address, _))| (rank, 0, **address));
+        let ranked = ranked.chain(new.iter().enumerate().map(|(rank, (address, _))| (rank, 1, **address)));
+        let mut ranked: Vec<(bool, usize, u8, SocketAddr)> = ranked
+            .map(|(rank, table, address)| (!self.anchors.contains(&address), rank, table, address))
+            .collect();
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, _, _, address)| address).collect()
     }
 }
 
@@ -221,8 +409,7 @@ pub fn plausible(address: SocketAddr, teller: IpAddr) -> bool {
     fn reach(ip: IpAddr) -> u8 {
         match ip {
             ip if ip.is_loopback() => 0,
-            IpAddr::V4(ip) if ip.is_private() || ip.is_link_local() => 1,
-            IpAddr::V6(ip) if ip.is_unique_local() || ip.is_unicast_link_local() => 1,
+            ip if is_local(ip) => 1,
             _ => 2,
         }
     }
@@ -230,44 +417,4 @@ pub fn plausible(address: SocketAddr, teller: IpAddr) -> bool {
     let unusable =
         ip.is_unspecified() || ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
     address.port() != 0 && !unusable && reach(ip) >= reach(teller)
-}
-
-/// Reads the addresses of a file, one a line; none when it does not exist. Lines that are no address
-/// are skipped and counted in the log.
-///
-/// # Errors
-/// When the file exists and cannot be read.
-pub fn load(file: &Path) -> io::Result<Vec<SocketAddr>> {
-    let mut text = Vec::new();
-    match std::fs::File::open(file) {
-        Ok(open) => open.take(FILE_MAX).read_to_end(&mut text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let text = String::from_utf8_lossy(&text);
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
-    let (good, bad): (Vec<_>, Vec<_>) =
-        lines.map(|line| line.trim().parse::<SocketAddr>()).partition(Result::is_ok);
-    if !bad.is_empty() {
-        tracing::warn!(file = %file.display(), lines = bad.len(), "lines of the peers file are no addresses");
-    }
-    Ok(good.into_iter().flatten().take(ADDRESSES_KEPT_MAX).collect())
-}
-
-/// Writes the addresses so that a crash leaves the old file or the new one.
-///
-/// # Errors
-/// When the file or its directory cannot be written.
-pub fn save(file: &Path, addresses: &[SocketAddr]) -> io::Result<()> {
-    let mut text = String::new();
-    for address in addresses {
-        text.push_str(&address.to_string());
-        text.push('\n');
-    }
-    let fresh = file.with_extension("new");
-    let mut open = std::fs::File::create(&fresh)?;
-    open.write_all(text.as_bytes())?;
-    open.sync_all()?;
-    drop(open);
-    std::fs::rename(&fresh, file)
 }

@@ -48,10 +48,12 @@ pub enum CloseCode {
     Requested,
     NoPong,
     WrongKey,
+    Feeler,
+    TooManyOfSite,
 }
 
 impl CloseCode {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::ShuttingDown,
         Self::WrongChain,
         Self::WrongVersion,
@@ -67,6 +69,8 @@ impl CloseCode {
         Self::Requested,
         Self::NoPong,
         Self::WrongKey,
+        Self::Feeler,
+        Self::TooManyOfSite,
     ];
 
     /// The number on the wire.
@@ -88,6 +92,8 @@ impl CloseCode {
             Self::Requested => 13,
             Self::NoPong => 14,
             Self::WrongKey => 15,
+            Self::Feeler => 16,
+            Self::TooManyOfSite => 17,
         }
     }
 

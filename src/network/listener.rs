@@ -4,10 +4,13 @@ use crate::network::NetworkEvent;
 use crate::network::connection;
 use crate::network::context::{Context, canonical};
 use crate::network::handshake::{self, CloseCode, HANDSHAKE_TIMEOUT, Hello, Refusal};
+use crate::network::netgroup::Site;
 use crate::network::peers::Peer;
 use crate::primitives::message::PeerId;
+use parking_lot::Mutex;
 use quinn::{Connection, Incoming, SendStream};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -16,10 +19,56 @@ use tracing::Instrument as _;
 
 /// Handshakes under way at once, before any cryptography is done for them.
 const HANDSHAKES_MAX: usize = 64;
+/// Of those from one /24 or /64; loopback is not counted.
+const OF_SITE_MAX: usize = 8;
+/// With fewer permits left, who dials must first show that packets to its address arrive (RFC 9000 §8.1.2):
+/// forged addresses then cost a packet each and no permit.
+const RETRY_BELOW: usize = HANDSHAKES_MAX / 2;
+
+/// Handshakes under way by site; at most [`HANDSHAKES_MAX`].
+type Sites = Arc<Mutex<BTreeMap<Site, usize>>>;
+
+/// The right to a handshake; given back when dropped.
+struct Permit {
+    _one_of_all: OwnedSemaphorePermit,
+    site: Option<Site>,
+    sites: Sites,
+}
+
+impl Permit {
+    /// `None` when too many are under way, in all or from one site.
+    fn take(permits: &Arc<Semaphore>, sites: &Sites, ip: IpAddr) -> Option<Self> {
+        let one_of_all = Arc::clone(permits).try_acquire_owned().ok()?;
+        let site = Site::of(ip);
+        if let Some(site) = site {
+            let mut sites = sites.lock();
+            let count = sites.entry(site).or_default();
+            if *count >= OF_SITE_MAX {
+                return None;
+            }
+            *count += 1;
+        }
+        Some(Self { _one_of_all: one_of_all, site, sites: Arc::clone(sites) })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let Some(site) = self.site else { return };
+        let mut sites = self.sites.lock();
+        if let Some(count) = sites.get_mut(&site) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                sites.remove(&site);
+            }
+        }
+    }
+}
 
 /// Accepts connections until shutdown.
 pub async fn listen(context: Arc<Context>) {
     let permits = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let sites = Sites::default();
     loop {
         let incoming = tokio::select! {
             () = context.stop.cancelled() => return,
@@ -31,11 +80,17 @@ pub async fn listen(context: Arc<Context>) {
             }
             return;
         };
-        match Arc::clone(&permits).try_acquire_owned() {
-            Ok(permit) => {
+        if permits.available_permits() < RETRY_BELOW && incoming.may_retry() {
+            if let Err(error) = incoming.retry() {
+                tracing::debug!(%error, "no retry was sent");
+            }
+            continue;
+        }
+        match Permit::take(&permits, &sites, incoming.remote_address().ip()) {
+            Some(permit) => {
                 context.tasks.spawn(welcome(Arc::clone(&context), incoming, permit).in_current_span());
             }
-            Err(_) => {
+            None => {
                 tracing::debug!(address = %incoming.remote_address(), "refused: too many handshakes");
                 incoming.refuse();
             }
@@ -43,7 +98,7 @@ pub async fn listen(context: Arc<Context>) {
     }
 }
 
-async fn welcome(context: Arc<Context>, incoming: Incoming, permit: OwnedSemaphorePermit) {
+async fn welcome(context: Arc<Context>, incoming: Incoming, permit: Permit) {
     let address = canonical(incoming.remote_address());
     let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
     let connection = match timeout_at(deadline, async { incoming.accept()?.await }).await {
@@ -89,7 +144,7 @@ fn too_late() -> Refusal {
 
 /// Tells the node of a refusal, unless it is what happens in every healthy network.
 pub async fn report(context: &Context, address: SocketAddr, refusal: Refusal) {
-    if matches!(refusal.code, Some(CloseCode::Duplicate | CloseCode::ShuttingDown)) {
+    if matches!(refusal.code, Some(CloseCode::Duplicate | CloseCode::ShuttingDown | CloseCode::Feeler)) {
         tracing::debug!(%address, reason = %refusal, "connection not kept");
     } else if let Some(room) = context.room().await {
         room.send(NetworkEvent::Refused { address, reason: refusal.text });

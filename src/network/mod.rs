@@ -6,7 +6,8 @@
 //! the sender down; everything spawned ends with [`Network::shutdown`].
 //!
 //! In reading order: `wire` (frames, classes), `tls`, `handshake`, `endpoint` (socket), `queue`, `peers`
-//! (registry), `connection` (life of one), `listener`, `dialer`, `discovery` (addresses), `router`.
+//! (registry), `tallies` (counts and limits), `connection` (life of one), `listener`, `dialer`, `members` (links to
+//! the committee), `netgroup`, `discovery` (addresses), `router`.
 //! Absent: what messages mean, which peers deserve a ban, and which of them are members.
 
 pub mod connection;
@@ -16,9 +17,12 @@ pub mod discovery;
 pub mod endpoint;
 pub mod handshake;
 pub mod listener;
+pub mod members;
+pub mod netgroup;
 pub mod peers;
 pub mod queue;
 pub mod router;
+pub mod tallies;
 pub mod tls;
 pub mod wire;
 
@@ -26,14 +30,16 @@ pub mod wire;
 mod tests;
 
 use crate::network::context::Context;
-use crate::network::discovery::AddressBook;
+use crate::network::discovery::{AddressBook, Remembered};
 use crate::network::handshake::{AGENT_MAX, CloseCode, NAME_CHARS_MAX, PROTOCOL, VoteCertificate};
+use crate::network::members::Member;
 use crate::network::peers::{PeerSnapshot, Registry, Traffic};
 use crate::network::router::Recipients;
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::ChainId;
 use crate::primitives::keys::{PublicKey, SecretKey};
 use crate::primitives::message::{Message, PeerId};
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -71,8 +77,10 @@ pub struct NetworkOptions {
     pub bootstrap: Vec<Bootstrap>,
     /// Address told to peers; `None` for the listening one as they see it.
     pub advertise: Option<SocketAddr>,
-    /// Most connections dialled by peers.
+    /// Most connections dialled by peers, those of the committee apart.
     pub inbound_max: usize,
+    /// Most of them from one /24 or /64; loopback and the committee are not counted.
+    pub of_site_max: usize,
     /// Connections this node dials, bootstrap peers included, while it knows addresses.
     pub outbound_target: usize,
     /// Artificial delay of every message sent, for development networks; zero otherwise.
@@ -81,6 +89,8 @@ pub struct NetworkOptions {
     pub peers_file: Option<PathBuf>,
     /// Time between pings.
     pub ping_interval: Duration,
+    /// Time between short connections that find out whether a learned address is worth keeping.
+    pub feeler_interval: Duration,
 }
 
 impl NetworkOptions {
@@ -92,10 +102,12 @@ impl NetworkOptions {
             bootstrap: Vec::new(),
             advertise: None,
             inbound_max: 117,
+            of_site_max: 4,
             outbound_target: 8,
             latency: Duration::ZERO,
             peers_file: None,
             ping_interval: Duration::from_secs(5),
+            feeler_interval: Duration::from_secs(120),
         }
     }
 }
@@ -192,6 +204,8 @@ pub struct Counts {
     pub inbound: usize,
     /// Connections dialled by this node.
     pub outbound: usize,
+    /// Those of both with members of the committee.
+    pub members: usize,
     /// Bytes of frames received and sent since start, without what QUIC adds.
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -225,7 +239,7 @@ impl Network {
         let remembered = match &options.peers_file {
             Some(file) => discovery::load(file)
                 .map_err(|source| NetworkError::PeersFile { file: file.clone(), source })?,
-            None => Vec::new(),
+            None => Remembered::default(),
         };
         let endpoint = endpoint::open(options.listen, &tls, &identity.network_key)?;
         let local = endpoint.local_addr().map_err(|source| NetworkError::listen(options.listen, source))?;
@@ -241,7 +255,8 @@ impl Network {
             advertised: options.advertise.unwrap_or(local),
             endpoint,
             client: endpoint::client_config(&tls),
-            registry: Registry::new(PeerId(network_key), options.inbound_max),
+            registry: Registry::new(PeerId(network_key), options.inbound_max, options.of_site_max),
+            members: ArcSwap::default(),
             book: AddressBook::new(remembered),
             pins: DashMap::new(),
             traffic: Traffic::default(),
@@ -253,12 +268,20 @@ impl Network {
         });
         context.tasks.spawn(listener::listen(Arc::clone(&context)).in_current_span());
         context.tasks.spawn(dialer::dial_learned(Arc::clone(&context)).in_current_span());
+        context.tasks.spawn(members::dial_members(Arc::clone(&context)).in_current_span());
+        context.tasks.spawn(dialer::feel(Arc::clone(&context)).in_current_span());
         for entry in &context.options.bootstrap {
             let keeping = dialer::keep_bootstrap(Arc::clone(&context), entry.clone());
             context.tasks.spawn(keeping.in_current_span());
         }
         context.tasks.spawn(keep_addresses(Arc::clone(&context)).in_current_span());
         Ok(Self { context, local })
+    }
+
+    /// Who is in the committee and where: its members are dialled and have priority from now on.
+    pub fn set_committee(&self, members: Vec<Member>) {
+        self.context.registry.set_committee(members.iter().map(|member| member.vote_key).collect());
+        self.context.members.store(Arc::new(members));
     }
 
     /// Queues a message for peers without blocking, encoding it once. What does not fit a peer's queue
@@ -281,6 +304,7 @@ impl Network {
         Counts {
             inbound,
             outbound,
+            members: self.context.registry.members(),
             bytes_in: self.context.traffic.bytes_in.load(Relaxed),
             bytes_out: self.context.traffic.bytes_out.load(Relaxed),
             dropped: self.context.traffic.dropped.load(Relaxed),
@@ -380,9 +404,9 @@ async fn keep_addresses(context: Arc<Context>) {
             () = context.stop.cancelled() => true,
             _ = ticks.tick() => false,
         };
-        if let Some(addresses) = context.book.unsaved() {
+        if let Some(remembered) = context.book.unsaved() {
             let target = file.clone();
-            let saved = tokio::task::spawn_blocking(move || discovery::save(&target, &addresses)).await;
+            let saved = tokio::task::spawn_blocking(move || discovery::save(&target, &remembered)).await;
             match saved {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {

@@ -9,6 +9,7 @@
 
 use crate::network::handshake::{CloseCode, Hello, Refusal, close};
 use crate::network::queue::Queue;
+use crate::network::tallies::{Counted, Kind, Tallies};
 use crate::network::wire::Class;
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::{Domain, hash};
@@ -17,9 +18,9 @@ use crate::primitives::message::PeerId;
 use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -141,6 +142,8 @@ pub struct Peer {
     since: Instant,
     pub pings: Mutex<Pings>,
     closed_here: OnceLock<CleanText>,
+    /// What it counts as; changed under its slot's guard only.
+    kind: Mutex<Kind>,
     queues: [Queue; 4],
 }
 
@@ -180,9 +183,14 @@ impl Peer {
             since: Instant::now(),
             pings: Mutex::default(),
             closed_here: OnceLock::new(),
+            kind: Mutex::new(Kind::Observer),
             queues: [CONTROL_QUEUE_MAX, VOTES_QUEUE_MAX, TRANSACTIONS_QUEUE_MAX, BULK_QUEUE_MAX]
                 .map(Queue::new),
         }
+    }
+
+    fn counted(&self) -> Counted {
+        Counted { vote_key: self.vote_key, ip: self.address.ip(), inbound: self.inbound }
     }
 
     /// The queue of a class.
@@ -277,10 +285,8 @@ struct Slot {
 /// All connections.
 pub struct Registry {
     own: PeerId,
-    inbound_max: usize,
     slots: DashMap<PeerId, Slot>,
-    inbound: AtomicUsize,
-    outbound: AtomicUsize,
+    tallies: Tallies,
 }
 
 /// The right to say hello to a peer; given back when dropped.
@@ -304,22 +310,32 @@ impl Drop for DialPermit<'_> {
 }
 
 impl Registry {
-    /// An empty registry of the node with key `own`.
+    /// An empty registry of the node with key `own`; for the limits see [`Tallies::new`].
     #[must_use]
-    pub fn new(own: PeerId, inbound_max: usize) -> Self {
-        Self {
-            own,
-            inbound_max,
-            slots: DashMap::new(),
-            inbound: AtomicUsize::new(0),
-            outbound: AtomicUsize::new(0),
-        }
+    pub fn new(own: PeerId, inbound_max: usize, of_site_max: usize) -> Self {
+        Self { own, slots: DashMap::new(), tallies: Tallies::new(inbound_max, of_site_max) }
     }
 
     /// Connections (dialled by peers, dialled by this node).
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        (self.inbound.load(Relaxed), self.outbound.load(Relaxed))
+        self.tallies.by_direction()
+    }
+
+    /// Connections with members of the committee.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.tallies.members()
+    }
+
+    /// Whose connections have priority from now on.
+    pub fn set_committee(&self, committee: BTreeSet<PublicKey>) {
+        // Who is admitted from here on is counted by the new committee, who was before is below.
+        self.tallies.set_committee(committee);
+        self.for_each(|peer| {
+            let mut kind = peer.kind.lock();
+            *kind = self.tallies.reclassify(&peer.counted(), *kind);
+        });
     }
 
     /// The live connection to a peer.
@@ -401,37 +417,31 @@ impl Registry {
         let refusal = if crossing {
             Some(Refusal::new(CloseCode::Duplicate, "duplicate connection: both ends dialled"))
         } else {
-            let replaces_inbound = slot.live.as_ref().is_some_and(|live| live.inbound);
-            let limit = self.inbound_max.saturating_add(usize::from(replaces_inbound));
-            let counted =
-                self.inbound.fetch_update(Relaxed, Relaxed, |count| (count < limit).then_some(count + 1));
-            counted.err().map(|count| {
-                let text = format!("too many inbound connections: {count} of {}", self.inbound_max);
-                Refusal::new(CloseCode::TooManyInbound, &text)
-            })
+            self.enter(&slot, peer).err()
         };
         if let Some(refusal) = refusal {
             drop(slot);
             self.change(peer.id, |_| ());
             return Err(refusal);
         }
-        let replaced = slot.live.replace(Arc::clone(peer));
-        if let Some(replaced) = &replaced {
-            self.uncount(replaced);
-        }
-        Ok(replaced)
+        Ok(slot.live.replace(Arc::clone(peer)))
     }
 
     /// Enters a connection this node dialled and the peer has answered; returns the one it replaces.
     /// The answer always wins: the peer has entered this connection and holds no other.
     pub fn admit_outbound(&self, peer: &Arc<Peer>) -> Option<Arc<Peer>> {
         let mut slot = self.slots.entry(peer.id).or_default();
-        self.outbound.fetch_add(1, Relaxed);
-        let replaced = slot.live.replace(Arc::clone(peer));
-        if let Some(replaced) = &replaced {
-            self.uncount(replaced);
-        }
-        replaced
+        // There is no limit to what this node dials itself.
+        let _never_refused = self.enter(&slot, peer);
+        slot.live.replace(Arc::clone(peer))
+    }
+
+    /// Counts a connection that takes a slot, in place of the one in it.
+    fn enter(&self, slot: &Slot, peer: &Peer) -> Result<(), Refusal> {
+        let replaced = slot.live.as_ref().map(|live| (live.counted(), *live.kind.lock()));
+        let replaced = replaced.as_ref().map(|(counted, kind)| (counted, *kind));
+        *peer.kind.lock() = self.tallies.enter(&peer.counted(), replaced)?;
+        Ok(())
     }
 
     /// Removes a connection unless another has replaced it already. `told` runs while no connection of
@@ -440,15 +450,10 @@ impl Registry {
         self.change(peer.id, |slot| {
             if slot.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, peer)) {
                 slot.live = None;
-                self.uncount(peer);
+                self.tallies.leave(&peer.counted(), *peer.kind.lock());
             }
             told();
         });
-    }
-
-    fn uncount(&self, peer: &Peer) {
-        let count = if peer.inbound { &self.inbound } else { &self.outbound };
-        count.fetch_sub(1, Relaxed);
     }
 
     /// Changes a slot and drops it if nothing is left in it.

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod lists;
+mod members;
 mod mesh;
 mod speed;
 

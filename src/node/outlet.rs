@@ -4,8 +4,10 @@
 use crate::consensus::output::{Notice, Output, Target};
 use crate::consensus::standing::Standing;
 use crate::consensus::trust::Route;
+use crate::ledger::Ledger;
 use crate::ledger::apply::BlockWrite;
 use crate::network::Network;
+use crate::network::members::Member;
 use crate::network::router::Recipients;
 use crate::node::blocks::RecentBlocks;
 use crate::node::clock;
@@ -13,9 +15,10 @@ use crate::node::effects::Sink;
 use crate::node::halt::Halt;
 use crate::node::host::WriteQueue;
 use crate::node::hub::Hub;
-use crate::node::prover::FinalityClaims;
+use crate::node::prover::Prover;
 use crate::node::space::{Space, Writer};
 use crate::node::sync::SyncEvent;
+use crate::primitives::committee::Member as CommitteeMember;
 use crate::primitives::message::PeerId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,8 +41,8 @@ pub struct Outlet {
     pub durable: Arc<AtomicU64>,
     /// Decided blocks the store has not yet.
     pub recent: Arc<RecentBlocks>,
-    /// What proves the finals of this era.
-    pub claims: Arc<FinalityClaims>,
+    /// What proves the finals of this era; it knows the ledger.
+    pub prover: Arc<Prover>,
     pub hub: Arc<Hub>,
     pub halt: Arc<Halt>,
     /// Asked what to do on a full disk.
@@ -65,6 +68,16 @@ impl Outlet {
             }
         }
     }
+}
+
+/// The committee of the height being decided, with the endpoints in the registry.
+pub fn members(ledger: &Ledger) -> Vec<Member> {
+    let tip = ledger.tip();
+    let member = |member: &CommitteeMember| Member {
+        vote_key: member.vote_key,
+        endpoint: tip.registry.entry(member.id).and_then(|entry| entry.endpoint),
+    };
+    tip.next_committee.members().iter().map(member).collect()
 }
 
 /// What an operator looks for in the log when the node does not sign; `event` does not change.
@@ -121,10 +134,11 @@ impl Sink for Outlet {
                     "checkpoint"
                 );
                 self.store_block(height);
-                self.claims.ended(height);
+                self.prover.claims.ended(height);
+                self.network.set_committee(members(&self.prover.ledger));
             }
             Output::Notice(notice) => log_notice(notice),
-            Output::Final { height, claim, .. } => self.claims.add(*height, claim.clone()),
+            Output::Final { height, claim, .. } => self.prover.claims.add(*height, claim.clone()),
             Output::Misbehaved { peer, what } => self.misbehaved(*peer, what),
             Output::Halt { reason } => tracing::error!(%reason, "halted"),
             Output::Rejected { txid, reason, .. } => {

@@ -82,7 +82,8 @@ impl FinalityClaims {
 
 /// See the module.
 pub struct Prover {
-    ledger: Arc<Ledger>,
+    /// Readers may see it ahead of what is carried out.
+    pub ledger: Arc<Ledger>,
     pool: Arc<Pool>,
     recent: Arc<RecentBlocks>,
     /// Weak: the store closes when the node stops.

@@ -54,6 +54,7 @@ pub fn network_options(config: &Config) -> NetworkOptions {
         bootstrap: bootstrap.collect(),
         advertise: p2p.advertise,
         inbound_max: p2p.inbound_max as usize,
+        of_site_max: p2p.inbound_of_network_max as usize,
         outbound_target: p2p.outbound_target as usize,
         latency: Duration::from_millis(p2p.latency_ms),
         peers_file: Some(config.data_dir.join("peers")),

@@ -26,7 +26,7 @@ use crate::node::instance::InstanceError;
 use crate::node::journal::JournalError;
 use crate::node::lanes::Lanes;
 use crate::node::opening::{Opened, open};
-use crate::node::outlet::{BLOCKS_WAITING_MAX, Outlet};
+use crate::node::outlet::{self, BLOCKS_WAITING_MAX, Outlet};
 use crate::node::prover::Prover;
 use crate::node::pruner;
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
@@ -170,6 +170,7 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
         }
     };
     joined.height.store(opened.ledger.tip().header.height, Ordering::Release);
+    joined.network.set_committee(outlet::members(&opened.ledger));
     let control = ControlServer::bind(&options.config.data_dir)?;
     let parts = Parts { opened, joined, hub, stopper, lock };
     let handle = run(&options, parts, control)?;
@@ -300,7 +301,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         store: blocks,
         durable: Arc::clone(&durable),
         recent: Arc::clone(&recent),
-        claims: Arc::clone(&prover.claims),
+        prover: Arc::clone(&prover),
         hub: Arc::clone(&hub),
         halt: Arc::clone(&halt),
         space: Arc::clone(&space),

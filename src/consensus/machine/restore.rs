@@ -261,7 +261,9 @@ impl Machine {
             .map(|batch| Message::VoteBatch((**batch).clone()))
             .collect();
         let round = self.checkpoint.round;
-        let proposal = self.checkpoint.rounds.find(round).and_then(|known| known.proposal.clone());
+        let is_own = self.context.committee.proposer(self.context.height, round) == Some(me);
+        let known = self.checkpoint.rounds.find(round).filter(|_| is_own);
+        let proposal = known.and_then(|known| known.proposal.clone());
         let votes = [Step::Prevote, Step::Precommit].map(|step| self.votes_not_in(round, step, &[]));
         let own_votes = votes.into_iter().flatten().filter(|vote| vote.voter == me).map(Message::Vote);
         let messages = batches.into_iter().chain(proposal.map(Message::Proposal)).chain(own_votes);

@@ -1,10 +1,13 @@
 //! Address list, peers file and queue by themselves.
 
-use crate::network::discovery::{ADDRESSES_KEPT_MAX, AddressBook, load, plausible, save};
+use crate::network::discovery::buckets::{BUCKET_MAX, GROUP_BUCKETS, SOURCE_BUCKETS};
+use crate::network::discovery::{AddressBook, Connected, Remembered, load, plausible, save};
+use crate::network::netgroup::Netgroup;
 use crate::network::queue::{Queue, Taken};
 use crate::network::tests::identity;
 use crate::primitives::message::PeerId;
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -36,66 +39,156 @@ fn addresses_that_lead_nowhere_are_refused() {
     }
 }
 
+fn book(addresses: &[&str]) -> AddressBook {
+    let hearsay = addresses.iter().map(|text| (address(text), address(text).ip()));
+    AddressBook::new(Remembered { secret: Some([1; 32]), new: hearsay.collect(), ..Remembered::default() })
+}
+
+fn connected(peer: PeerId, at: SocketAddr) -> Connected {
+    Connected { peers: vec![(peer, at)], groups: BTreeSet::from([Netgroup::of(at)]) }
+}
+
+fn peer() -> PeerId {
+    PeerId(identity(1).network_key.public())
+}
+
+/// All the addresses in it.
+fn all(book: &AddressBook) -> BTreeSet<SocketAddr> {
+    let remembered = book.unsaved().unwrap();
+    remembered.tried.into_iter().chain(remembered.new.into_iter().map(|(address, _)| address)).collect()
+}
+
 #[test]
-fn hearsay_fills_the_list_to_its_bound_and_displaces_only_the_hopeless() {
+fn a_liar_fills_its_own_buckets_and_displaces_nobody() {
     let teller: IpAddr = "203.0.113.5".parse().unwrap();
-    let peer = PeerId(identity(1).network_key.public());
-    let book = AddressBook::new(Vec::new());
-    let good = address("198.51.100.1:1");
-    book.reached_at(good, peer);
-    let many: Vec<_> = (1..=2000u16).map(|port| SocketAddr::from(([198, 51, 100, 2], port))).collect();
+    let book = book(&[]);
+    let (good, heard) = (address("198.51.100.1:1"), address("192.0.2.1:1"));
+    book.reached_at(good, peer());
+    book.hear(&[heard], "198.51.100.7".parse().unwrap());
+    let flood = (0..100_000u32).map(|n| SocketAddr::from(((0x0b00_0000 + n * 701).to_be_bytes(), 24000)));
+    for some in flood.collect::<Vec<_>>().chunks(1000) {
+        book.hear(some, teller);
+    }
+    let most = usize::try_from(SOURCE_BUCKETS).unwrap() * BUCKET_MAX;
+    assert!(book.len() <= most + 2 && book.len() > most / 2, "{} of {most}", book.len());
+    let kept = all(&book);
+    assert!(kept.contains(&good) && kept.contains(&heard));
+}
+
+#[test]
+fn hearsay_tried_in_vain_makes_room_and_other_hearsay_does_not() {
+    let teller: IpAddr = "203.0.113.5".parse().unwrap();
+    let book = book(&[]);
+    // One group, so one bucket.
+    let many: Vec<_> = (1..=20u16).map(|port| SocketAddr::from(([198, 51, 100, 2], port))).collect();
     book.hear(&many, teller);
-    assert_eq!(book.len(), ADDRESSES_KEPT_MAX);
-    // One fails; the next address heard takes its place.
-    let (failed, failures) = book.take_due(Instant::now(), 1, &[(peer, good)]).pop().unwrap();
+    assert_eq!(book.len(), BUCKET_MAX);
+    let (failed, failures) = book.take_due(Instant::now(), 1, &Connected::default()).pop().unwrap();
     assert_eq!(failures, 0);
-    book.failed(failed, Instant::now() + Duration::from_secs(1));
     let newcomer = address("198.51.100.3:1");
     book.hear(&[newcomer], teller);
-    let kept = book.unsaved().unwrap();
-    assert!(kept.contains(&newcomer) && kept.contains(&good) && !kept.contains(&failed));
-    assert_eq!(book.len(), ADDRESSES_KEPT_MAX);
+    assert!(!all(&book).contains(&newcomer));
+    book.failed(failed, Instant::now() + Duration::from_secs(1));
+    book.hear(&[newcomer], teller);
+    let kept = all(&book);
+    assert!(kept.contains(&newcomer) && !kept.contains(&failed));
+    assert_eq!(kept.len(), BUCKET_MAX);
+}
+
+#[test]
+fn a_tried_address_loses_its_place_only_when_it_fails_a_test() {
+    let book = book(&[]);
+    // Of one group, far more than its tried buckets hold.
+    let many: Vec<_> = (1..=200u16).map(|port| SocketAddr::from(([198, 51, 100, 2], port))).collect();
+    for address in &many {
+        book.reached_at(*address, peer());
+    }
+    let tried = book.unsaved().unwrap().tried;
+    assert!(tried.len() <= usize::try_from(GROUP_BUCKETS).unwrap() * BUCKET_MAX);
+    let tested = book.take_feeler(Instant::now(), &Connected::default()).unwrap();
+    assert!(tried.contains(&tested), "the test is of a tried one");
+    book.succeeded(tested, peer());
+    assert_eq!(book.unsaved().unwrap().tried, tried);
+    let failing = book.take_feeler(Instant::now(), &Connected::default()).unwrap();
+    book.failed(failing, Instant::now() + Duration::from_secs(60));
+    let after = book.unsaved().unwrap().tried;
+    assert_eq!(after.len(), tried.len());
+    assert!(!after.contains(&failing));
+}
+
+#[test]
+fn outbound_connections_go_to_different_netgroups() {
+    let book = book(&["198.51.100.1:1", "198.51.7.7:1", "203.0.113.1:1", "192.0.2.1:1"]);
+    let taken = address("192.0.2.200:1");
+    let due = book.take_due(Instant::now(), 8, &connected(peer(), taken));
+    let groups: BTreeSet<Netgroup> = due.iter().map(|(address, _)| Netgroup::of(*address)).collect();
+    assert_eq!((due.len(), groups.len()), (2, 2), "{due:?}");
+    assert!(!groups.contains(&Netgroup::of(taken)));
+}
+
+#[test]
+fn what_was_connected_at_the_end_is_dialled_first() {
+    let book = book(&[]);
+    let many: Vec<_> = (1..=40u8).map(|block| SocketAddr::from(([198, block, 1, 1], 1))).collect();
+    for address in &many {
+        book.reached_at(*address, peer());
+    }
+    for address in &many[..3] {
+        book.dialled(*address);
+    }
+    book.lost(many[0]);
+    let remembered = book.unsaved().unwrap();
+    assert_eq!(remembered.anchors, many[1..3]);
+    let again = AddressBook::new(remembered);
+    let due: BTreeSet<_> = again.take_due(Instant::now(), 2, &Connected::default()).into_iter().collect();
+    assert_eq!(due, BTreeSet::from([(many[1], 0), (many[2], 0)]));
 }
 
 #[test]
 fn an_address_never_reached_is_forgotten_and_one_reached_is_kept() {
-    let peer = PeerId(identity(1).network_key.public());
-    let book = AddressBook::new(vec![address("198.51.100.1:1"), address("198.51.100.2:1")]);
-    book.reached_at(address("198.51.100.2:1"), peer);
+    let book = book(&["198.51.100.1:1", "203.0.113.2:1"]);
+    book.reached_at(address("203.0.113.2:1"), peer());
     for _ in 0..20 {
-        for (due, _) in book.take_due(Instant::now(), 2, &[]) {
+        for (due, _) in book.take_due(Instant::now(), 2, &Connected::default()) {
             book.failed(due, Instant::now());
         }
     }
-    book.reached_at(address("198.51.100.2:1"), peer);
-    assert_eq!(book.unsaved().unwrap(), [address("198.51.100.2:1")]);
+    assert_eq!(all(&book), BTreeSet::from([address("203.0.113.2:1")]));
 }
 
 #[test]
 fn no_address_is_dialled_twice_at_once_or_while_connected() {
-    let peer = PeerId(identity(1).network_key.public());
-    let (first, second) = (address("198.51.100.1:1"), address("198.51.100.2:1"));
-    let book = AddressBook::new(vec![first, second]);
-    assert_eq!(book.take_due(Instant::now(), 2, &[(peer, first)]), [(second, 0)]);
-    assert_eq!(book.take_due(Instant::now(), 2, &[(peer, first)]), []);
-    book.succeeded(second, peer);
-    assert_eq!(book.take_due(Instant::now(), 2, &[(peer, first)]), [], "the peer is connected elsewhere");
+    let (first, second) = (address("198.51.100.1:1"), address("203.0.113.2:1"));
+    let book = book(&["198.51.100.1:1", "203.0.113.2:1"]);
+    let connected = connected(peer(), first);
+    assert_eq!(book.take_due(Instant::now(), 2, &connected), [(second, 0)]);
+    assert_eq!(book.take_due(Instant::now(), 2, &connected), []);
+    book.succeeded(second, peer());
+    assert_eq!(book.take_due(Instant::now(), 2, &connected), [], "the peer is connected elsewhere");
     book.is_own(second);
-    assert_eq!(book.take_due(Instant::now(), 2, &[(peer, first)]), [], "the address is our own");
+    assert_eq!(book.take_due(Instant::now(), 2, &Connected::default()), [(first, 0)], "the other is our own");
 }
 
 #[test]
 fn the_peers_file_survives_damage_and_a_missing_one_is_empty() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("peers");
-    assert!(load(&file).unwrap().is_empty());
-    let addresses = [address("198.51.100.1:24000"), address("[2001:db8::1]:24000")];
-    save(&file, &addresses).unwrap();
-    assert_eq!(load(&file).unwrap(), addresses);
+    assert_eq!(load(&file).unwrap(), Remembered::default());
+    let remembered = Remembered {
+        secret: Some([7; 32]),
+        anchors: vec![address("198.51.100.1:24000")],
+        tried: vec![address("198.51.100.1:24000"), address("[2001:db8::1]:24000")],
+        new: vec![(address("203.0.113.9:1"), "192.0.2.1".parse().unwrap())],
+    };
+    save(&file, &remembered).unwrap();
+    assert_eq!(load(&file).unwrap(), remembered);
     let mut damaged = std::fs::read(&file).unwrap();
-    damaged.splice(0..0, *b"\xff\xfe nonsense\n");
+    damaged.splice(0..0, *b"\xff\xfe nonsense\nsecret 12\ntried nobody\n");
     std::fs::write(&file, damaged).unwrap();
-    assert_eq!(load(&file).unwrap(), addresses);
+    assert_eq!(load(&file).unwrap(), remembered);
+    // A line an operator added.
+    std::fs::write(&file, "198.51.100.4:24000\n").unwrap();
+    assert_eq!(load(&file).unwrap().new, [(address("198.51.100.4:24000"), "198.51.100.4".parse().unwrap())]);
 }
 
 fn take(queue: &Queue, now: Instant) -> Vec<u8> {

@@ -1,0 +1,107 @@
+//! The peers file: one fact a line, so that an operator can read it and add to it.
+//!
+//! It is replaced atomically, and a damaged one costs only the lines that are damaged. A line with an
+//! address alone counts as hearsay from that address.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+/// Lines read: every bucket full.
+const LINES_MAX: usize = 8192;
+/// Largest file read, in bytes: those lines at their longest.
+const FILE_MAX: u64 = 128 * LINES_MAX as u64;
+
+/// What is kept between runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// Secret of the buckets; a new one when absent.
+    pub secret: Option<[u8; 32]>,
+    /// Connections to restore first.
+    pub anchors: Vec<SocketAddr>,
+    /// Addresses at which peers were reached.
+    pub tried: Vec<SocketAddr>,
+    /// Hearsay, and who told it.
+    pub new: Vec<(SocketAddr, IpAddr)>,
+}
+
+impl Remembered {
+    /// Takes a line; false when it makes no sense.
+    fn take(&mut self, line: &str) -> bool {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let parsed = match words.as_slice() {
+            ["secret", digits] => parse_secret(digits).map(|secret| self.secret = Some(secret)),
+            ["anchor", address] => address.parse().ok().map(|address| self.anchors.push(address)),
+            ["tried", address] => address.parse().ok().map(|address| self.tried.push(address)),
+            ["new", address, teller] => match (address.parse(), teller.parse()) {
+                (Ok(address), Ok(teller)) => Some(self.new.push((address, teller))),
+                _ => None,
+            },
+            [address] => {
+                address.parse().ok().map(|address: SocketAddr| self.new.push((address, address.ip())))
+            }
+            _ => None,
+        };
+        parsed.is_some()
+    }
+}
+
+fn parse_secret(digits: &str) -> Option<[u8; 32]> {
+    let mut secret = [0; 32];
+    hex::decode_to_slice(digits, &mut secret).ok()?;
+    Some(secret)
+}
+
+/// Reads a peers file; nothing when it does not exist. Lines that make no sense are skipped and counted in
+/// the log.
+///
+/// # Errors
+/// When the file exists and cannot be read.
+pub fn load(file: &Path) -> io::Result<Remembered> {
+    let mut text = Vec::new();
+    match std::fs::File::open(file) {
+        Ok(open) => open.take(FILE_MAX).read_to_end(&mut text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Remembered::default()),
+        Err(error) => return Err(error),
+    };
+    let mut remembered = Remembered::default();
+    let text = String::from_utf8_lossy(&text);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let bad = lines.take(LINES_MAX).filter(|line| !remembered.take(line)).count();
+    if bad > 0 {
+        tracing::warn!(file = %file.display(), lines = bad, "lines of the peers file make no sense");
+    }
+    Ok(remembered)
+}
+
+/// Writes a peers file so that a crash leaves the old one or the new one.
+///
+/// # Errors
+/// When the file or its directory cannot be written.
+pub fn save(file: &Path, remembered: &Remembered) -> io::Result<()> {
+    let mut text =
+        String::from("# Addresses of other nodes, written by the node. Lines: anchor, tried, new.\n");
+    let mut line = |words: &[&dyn std::fmt::Display]| {
+        let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+        text.push_str(&words.join(" "));
+        text.push('\n');
+    };
+    if let Some(secret) = &remembered.secret {
+        line(&[&"secret", &hex::encode(secret)]);
+    }
+    for address in &remembered.anchors {
+        line(&[&"anchor", address]);
+    }
+    for address in &remembered.tried {
+        line(&[&"tried", address]);
+    }
+    for (address, teller) in &remembered.new {
+        line(&[&"new", address, teller]);
+    }
+    let fresh = file.with_extension("new");
+    let mut open = std::fs::File::create(&fresh)?;
+    open.write_all(text.as_bytes())?;
+    open.sync_all()?;
+    drop(open);
+    std::fs::rename(&fresh, file)
+}

@@ -1,0 +1,92 @@
+//! Connections to the committee: every member is dialled at the endpoint the registry names, until it is
+//! connected, whatever else is connected. Votes go straight from each member to each, so the committee is
+//! a full mesh.
+
+use crate::network::context::{Context, canonical};
+use crate::network::dialer::{Dialled, LOOK_INTERVAL, backoff, dial};
+use crate::network::handshake::Refusal;
+use crate::primitives::keys::PublicKey;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::time::{Instant, sleep};
+use tracing::Instrument as _;
+
+/// A member of the committee as the registry has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub vote_key: PublicKey,
+    /// Where it says it is reached, signed by its owner; `None` if it does not.
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// What is known of dialling one.
+#[derive(Clone, Copy, Debug)]
+struct Attempts {
+    failures: u32,
+    next_try: Instant,
+    dialing: bool,
+}
+
+type Dials = Arc<Mutex<BTreeMap<PublicKey, Attempts>>>;
+
+/// Keeps dialling until shutdown.
+pub async fn dial_members(context: Arc<Context>) {
+    let dials = Dials::default();
+    loop {
+        tokio::select! {
+            () = context.stop.cancelled() => return,
+            () = sleep(LOOK_INTERVAL) => {}
+        }
+        for (member, address, failures) in take_due(&context, &dials) {
+            let dial = dial_one(Arc::clone(&context), Arc::clone(&dials), member, address, failures);
+            context.tasks.spawn(dial.in_current_span());
+        }
+    }
+}
+
+fn take_due(context: &Context, dials: &Dials) -> Vec<(PublicKey, SocketAddr, u32)> {
+    let members = context.members.load();
+    let own = context.vote.as_ref().map(|vote| vote.key);
+    let mut connected = BTreeSet::new();
+    context.registry.for_each(|peer| connected.extend(peer.vote_key));
+    let mut dials = dials.lock();
+    dials.retain(|key, _| members.iter().any(|member| member.vote_key == *key));
+    let now = Instant::now();
+    let mut due = Vec::new();
+    for member in members.iter() {
+        let key = member.vote_key;
+        let Some(address) = member.endpoint.filter(|_| Some(key) != own && !connected.contains(&key)) else {
+            continue;
+        };
+        let attempts = dials.entry(key).or_insert(Attempts { failures: 0, next_try: now, dialing: false });
+        if !attempts.dialing && attempts.next_try <= now {
+            attempts.dialing = true;
+            due.push((key, canonical(address), attempts.failures));
+        }
+    }
+    due
+}
+
+async fn dial_one(
+    context: Arc<Context>,
+    dials: Dials,
+    member: PublicKey,
+    address: SocketAddr,
+    failures: u32,
+) {
+    let missed = match dial(&context, address, context.pinned_key(address), failures).await {
+        Dialled::Connected(peer) if peer.vote_key == Some(member) => None,
+        Dialled::Connected(_) | Dialled::Itself => Some("somebody else is there".into()),
+        // Whoever that is; if it is the member, nothing is due any more.
+        Dialled::Already(_) => Some("the one there is connected already".into()),
+        Dialled::Failed(Refusal { text, .. }) => Some(text),
+    };
+    let failures = missed.as_ref().map_or(0, |_| failures.saturating_add(1));
+    if let Some(reason) = missed {
+        tracing::debug!(member = %member.short(), %address, %reason, "a committee member was not reached");
+    }
+    let attempts = Attempts { failures, next_try: Instant::now() + backoff(failures), dialing: false };
+    dials.lock().insert(member, attempts);
+}
