@@ -387,12 +387,14 @@ impl Tables {
         let due = self.known.iter().filter(|(address, entry)| {
             !entry.dialing && !entry.own && entry.next_try <= now && !is_connected(address, entry)
         });
-        let (mut tried, mut new): (Vec<(&SocketAddr, &Known)>, Vec<(&SocketAddr, &Known)>) =
-            due.partition(|(_, entry)| matches!(entry.bucket, Bucket::Tried(_)));
+        let is_tried = |entry: &Known| matches!(entry.bucket, Bucket::Tried(_));
+        let (mut tried, mut new): (Vec<_>, Vec<_>) = due
+            .map(|(address, entry)| (*address, is_tried(entry)))
+            .partition(|(_, is_tried): &(SocketAddr, bool)| *is_tried);
         tried.shuffle(&mut rand::rng());
         new.shuffle(&mut rand::rng());
-        let ranked = tried.iter().enumerate().map(|(rank, (address, _))| (rank, 0, **address));
-        let ranked = ranked.chain(new.iter().enumerate().map(|(rank, (address, _))| (rank, 1, **address)));
+        let ranked = tried.iter().enumerate().map(|(rank, (address, _))| (rank, 0, *address));
+        let ranked = ranked.chain(new.iter().enumerate().map(|(rank, (address, _))| (rank, 1, *address)));
         let mut ranked: Vec<(bool, usize, u8, SocketAddr)> = ranked
             .map(|(rank, table, address)| (!self.anchors.contains(&address), rank, table, address))
             .collect();

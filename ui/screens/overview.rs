@@ -213,6 +213,11 @@ fn catching_up(pane: &Canvas<'_>, sync: &SyncInfo) -> Vec<Span<'static>> {
     if sync.still_s >= STILL_S {
         spans.push(pane.span(format!("  no block for {}", age(sync.still_s * 1000)), Role::Bad));
     } else {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rate is never negative, and far below the 2^53 that a float holds exactly"
+        )]
         let rate = sync.transactions_per_second.round() as u64;
         spans.push(pane.span(format!("  {} tx/s", count(rate)), Role::Text));
     }

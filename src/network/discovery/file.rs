@@ -29,21 +29,29 @@ impl Remembered {
     /// Takes a line; false when it makes no sense.
     fn take(&mut self, line: &str) -> bool {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let parsed = match words.as_slice() {
-            ["secret", digits] => parse_secret(digits).map(|secret| self.secret = Some(secret)),
-            ["anchor", address] => address.parse().ok().map(|address| self.anchors.push(address)),
-            ["tried", address] => address.parse().ok().map(|address| self.tried.push(address)),
-            ["new", address, teller] => match (address.parse(), teller.parse()) {
-                (Ok(address), Ok(teller)) => Some(self.new.push((address, teller))),
-                _ => None,
-            },
-            [address] => {
-                address.parse().ok().map(|address: SocketAddr| self.new.push((address, address.ip())))
+        match words.as_slice() {
+            ["secret", digits] => {
+                let secret = parse_secret(digits);
+                self.secret = secret.or(self.secret);
+                secret.is_some()
             }
-            _ => None,
-        };
-        parsed.is_some()
+            ["anchor", address] => push(&mut self.anchors, address.parse().ok()),
+            ["tried", address] => push(&mut self.tried, address.parse().ok()),
+            ["new", address, teller] => push(&mut self.new, address.parse().ok().zip(teller.parse().ok())),
+            [address] => {
+                let address = address.parse().ok();
+                push(&mut self.new, address.map(|address: SocketAddr| (address, address.ip())))
+            }
+            _ => false,
+        }
     }
+}
+
+/// Whether there was something to add.
+fn push<T>(list: &mut Vec<T>, item: Option<T>) -> bool {
+    let there = item.is_some();
+    list.extend(item);
+    there
 }
 
 fn parse_secret(digits: &str) -> Option<[u8; 32]> {

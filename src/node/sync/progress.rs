@@ -60,9 +60,10 @@ impl Progress {
         let (_, height, transactions) = self.samples.back().copied()?;
         let elapsed_us = now_us.saturating_sub(first_us).max(1);
         let rate = |count: u64| count as f64 * 1_000_000.0 / elapsed_us as f64;
-        let blocks_per_second = rate(height.saturating_sub(first));
-        let left = target.saturating_sub(height);
-        let eta_s = (blocks_per_second > 0.0).then(|| (left as f64 / blocks_per_second).ceil() as u64);
+        let (done, left) = (height.saturating_sub(first), target.saturating_sub(height));
+        let blocks_per_second = rate(done);
+        let eta_s =
+            (done > 0).then(|| left.saturating_mul(elapsed_us).div_ceil(done.saturating_mul(1_000_000)));
         Some(SyncInfo {
             height,
             target,
