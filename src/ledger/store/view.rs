@@ -11,12 +11,16 @@ use crate::primitives::certificate::Qc;
 use crate::primitives::committee::{Committee, Member};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Header, certificate of the block before, own certificate, transactions up to it.
 pub type Kept = (Header, Option<Qc>, Qc, u64);
 
-/// How often the registry is read again because a block was stored meanwhile.
-const TRIES: usize = 64;
+/// How often the registry is read again because a block was being stored: its masternodes can be seen
+/// before its height is told.
+const TRIES: usize = 400;
+/// Pause between two tries; in all longer than a slow disk takes for a full block.
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// The state after one block, while others are stored. Keeps the database open.
 #[derive(Debug)]
@@ -49,11 +53,9 @@ impl Store {
             {
                 return Ok(View { header, registry, committee, outputs });
             }
-            if self.height() == height {
-                return Err(StoreError::corrupt(self.dir(), "the registry is not that of the last block"));
-            }
+            std::thread::sleep(PAUSE);
         }
-        let reason = "blocks came in faster than the masternodes could be read".to_owned();
+        let reason = "the masternodes stored are not those of the last block, or change too fast".to_owned();
         Err(StoreError::Unavailable { file: self.dir().to_owned(), reason })
     }
 
