@@ -9,6 +9,7 @@ use masternode::consensus::standing::{Nonce, Standing};
 use masternode::node::instance::Since;
 use masternode::primitives::block::Block;
 use masternode::primitives::evidence::{Evidence, Offence};
+use masternode::primitives::hash::{Domain, hash};
 use masternode::primitives::special::Special;
 
 impl World {
@@ -62,7 +63,7 @@ impl World {
     pub fn begins_to_sign(&mut self, actor: usize, since: Option<Nonce>, next: Nonce) -> Result<(), Broken> {
         let state = &mut self.actors[actor];
         if let Some(drawn) = state.disk.drawn_since_loss.as_mut().filter(|_| self.scenario.unrest.is_some()) {
-            if since.is_none_or(|since| !drawn.contains(&since)) {
+            if since.is_none_or(|since| !follows(&since, drawn, state.disk.blocks.len() as u64)) {
                 let what = format!("{} signs since {since:?}, its log was lost since", state.address);
                 return broken("custody", what);
             }
@@ -91,4 +92,11 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// Whether a number was drawn, or made of one of these when a block had used that up.
+fn follows(number: &Nonce, drawn: &[Nonce], height: u64) -> bool {
+    let after =
+        |used: &Nonce| (1..=height).any(|at| hash(Domain::RESUME, &[used, &at.to_le_bytes()]).0 == *number);
+    drawn.contains(number) || drawn.iter().any(after)
 }

@@ -329,8 +329,10 @@ impl Machine {
             return;
         }
         let height = self.context.height;
+        // Until the block that let this process in, whoever it took over from signed, and rightly so.
+        let let_in = self.key_watch.resumed.filter(|_| self.is_whole()).map_or(0, |(height, _)| height);
         let late = match (&self.key_watch.precommits, &block.last_commit) {
-            (Some(own), Some(last)) => {
+            (Some(own), Some(last)) if height > let_in.saturating_add(1) => {
                 let unknown = last.round >= own.known_from && !own.rounds.contains(&last.round);
                 unknown && own.voter.is_some_and(|voter| counts(last, voter))
             }

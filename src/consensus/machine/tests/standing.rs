@@ -188,6 +188,20 @@ fn a_lost_log_is_made_good_by_a_resume_after_a_whole_era_without_a_sighting() {
 }
 
 #[test]
+fn what_another_process_signed_before_the_block_that_lets_this_one_in_is_no_sighting() {
+    let mut node = Node::with(0, lost());
+    node.hear_from(1);
+    node.decided(&[1, 2, 3], Vec::new());
+    let resume = resume_in(&node.decided(&[1, 2, 3], Vec::new())).expect("era 2 was quiet");
+    node.decided(&[0, 1, 2], vec![resume]);
+    assert!(matches!(node.machine.standing(), Standing::Listening { .. }));
+    assert_eq!(elsewhere(&node.decided(&[1, 2, 3], Vec::new())), None, "block 4 counts who signed block 3");
+    assert!(matches!(node.machine.standing(), Standing::Listening { .. }));
+    let outputs = node.decided(&[0, 1, 2], Vec::new());
+    assert_eq!(elsewhere(&outputs), Some("a precommit for block 5"), "the other one goes on");
+}
+
+#[test]
 fn an_era_with_a_sighting_is_not_quiet_and_the_next_one_without_is() {
     let mut node = Node::with(0, lost());
     node.hear_from(1);
