@@ -3,7 +3,13 @@
 //! `MASTERNODE_SNAPSHOT_OUTPUTS=1000000 cargo test --release --test snapshot -- --nocapture` prints the figures
 //! of docs/performance.md; without the variable it is a small one.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
 
 use masternode::ledger::genesis::{Founder, Genesis};
 use masternode::ledger::set_hash::SetHash;
