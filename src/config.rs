@@ -152,6 +152,8 @@ pub struct StorageConfig {
     pub snapshot_blocks: u64,
     /// Most bytes that all snapshots take on disk.
     pub snapshot_bytes_max: u64,
+    /// Newest blocks whose transactions are kept; 0 for all. Headers and certificates are always kept.
+    pub prune_blocks: u64,
 }
 
 /// `[keys]`: key files, relative to the data directory.
@@ -277,6 +279,7 @@ impl Config {
                 snapshots_kept: 2,
                 snapshot_blocks: 1_000,
                 snapshot_bytes_max: 8192 * MIB,
+                prune_blocks: 0,
             },
             keys: KeysConfig {
                 passphrase_file: None,

@@ -54,7 +54,7 @@ fn mode(file: &Path) -> u32 {
 #[test]
 fn every_command_explains_itself() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 18] = [
+    let commands: [&[&str]; 20] = [
         &[],
         &["run"],
         &["devnet"],
@@ -70,6 +70,8 @@ fn every_command_explains_itself() {
         &["doctor"],
         &["backup"],
         &["restore"],
+        &["export"],
+        &["import"],
         &["check-config"],
         &["completions"],
         &["man"],

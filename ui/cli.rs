@@ -55,6 +55,10 @@ pub enum Command {
     Backup(BackupArgs),
     /// Make the database of a node from a backup, verified before and after
     Restore(RestoreArgs),
+    /// Write blocks with their certificates to a file, for audit or for another node
+    Export(ExportArgs),
+    /// Execute and verify every block of an export, into a data directory or without storing anything
+    Import(ImportArgs),
     /// Check a configuration file without starting anything
     CheckConfig(CheckConfigArgs),
     /// Print the completion script of a shell
@@ -345,6 +349,38 @@ const RESTORE_HELP: &str = "The node must be stopped. Configuration and keys tha
                             missing comes from the backup. The vote log counts as lost: the restored masternode follows \
                             the chain and signs again when that has let it, by itself. Exit status: 0 done, 1 failed, \
                             78 backup or data directory are at fault.";
+
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// File to write, an existing one is never overwritten; - for the standard output
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// First block [default: the first one the node has]
+    #[arg(long, value_name = "HEIGHT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub from: Option<u64>,
+    /// Last block [default: the newest one]
+    #[arg(long, value_name = "HEIGHT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub to: Option<u64>,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMPORT_HELP)]
+pub struct ImportArgs {
+    /// File that `masternode export` has written; - for the standard input
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Only execute and verify, from the genesis in the file on; no node and no directory is needed
+    #[arg(long)]
+    pub check: bool,
+}
+
+const IMPORT_HELP: &str = "The node must be stopped. Blocks that are there already are compared and skipped, so an import that \
+                           was interrupted goes on. Imported into an empty data directory the database is as small as it \
+                           can be. Exit status: 0 done, 1 failed, 78 a block of the file or the data directory is at fault.";
 
 #[derive(Clone, Debug, Args)]
 pub struct CheckConfigArgs {

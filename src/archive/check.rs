@@ -8,12 +8,13 @@
 //! Deliberately absent: executing the blocks and their signatures, which is what an import does.
 
 use crate::archive::frames::ArchiveReader;
-use crate::archive::{ArchiveError, BlockItem, Head, Item, StateItem};
+use crate::archive::{ArchiveError, BlockItem, Head, HeaderItem, Item, StateItem};
 use crate::ledger::genesis::Genesis;
 use crate::ledger::registry::Registry;
 use crate::ledger::set_hash::SetHash;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{Header, last_commit_root, tx_root};
+use crate::primitives::certificate::Qc;
 use crate::primitives::committee::{Committee, Member};
 use crate::primitives::hash::{BlockId, Hash, era_tag};
 use crate::primitives::keys::verify_batch;
@@ -46,15 +47,18 @@ pub trait Receiver {
     fn outputs(&mut self, _outputs: &[(OutPoint, Utxo)]) -> Result<(), ArchiveError> {
         Ok(())
     }
-    /// A block with its transactions, if the archive holds them.
+    /// What is kept of a block whose transactions are not.
     ///
     /// # Errors
     /// As above.
-    fn block(
-        &mut self,
-        _block: BlockItem,
-        _bodies: Option<Vec<SharedTransaction>>,
-    ) -> Result<(), ArchiveError> {
+    fn header(&mut self, _item: &HeaderItem) -> Result<(), ArchiveError> {
+        Ok(())
+    }
+    /// A block with its transactions.
+    ///
+    /// # Errors
+    /// As above.
+    fn block(&mut self, _block: BlockItem, _bodies: Vec<SharedTransaction>) -> Result<(), ArchiveError> {
         Ok(())
     }
     /// Called after each item with the height reached and the bytes read.
@@ -92,8 +96,7 @@ pub fn check<R: Read>(
     receiver: &mut dyn Receiver,
 ) -> Result<Summary, ArchiveError> {
     let mut progress = Checking::begin(reader, receiver)?;
-    let mut item = reader.read()?;
-    while let Some(found) = item.take() {
+    while let Some(found) = reader.read()? {
         let at = reader.offset();
         match found {
             Item::State(state) => progress.state(*state)?,
@@ -105,45 +108,42 @@ pub fn check<R: Read>(
                 progress.outputs(&outputs)?;
                 receiver.outputs(&outputs)?;
             }
+            Item::Header(item) => {
+                progress.header(&item)?;
+                receiver.header(&item)?;
+            }
             Item::Block(block) => {
-                let (bodies, next) = bodies(reader, &block)?;
+                let bodies = bodies(reader, &block)?;
                 let bodies = progress.block(&block, bodies)?;
                 receiver.block(*block, bodies)?;
-                item = next;
             }
             Item::Head(_) | Item::Genesis(_) | Item::Bodies(_) | Item::End(_) => {
                 return Err(progress.wrong(format!("an item before byte {at} is out of place")));
             }
         }
         receiver.progress(progress.last.height, reader.offset());
-        if item.is_none() {
-            item = reader.read()?;
-        }
     }
     progress.finish(reader.offset())
 }
 
-/// The transactions that follow a block, and the item after them.
-type Following = (Option<Vec<Transaction>>, Option<Item>);
-
-fn bodies<R: Read>(reader: &mut ArchiveReader<R>, block: &BlockItem) -> Result<Following, ArchiveError> {
-    if !block.bodies {
-        return Ok((None, None));
-    }
+/// The transactions that follow a block.
+fn bodies<R: Read>(
+    reader: &mut ArchiveReader<R>,
+    block: &BlockItem,
+) -> Result<Vec<Transaction>, ArchiveError> {
     let count = block.outline.header.tx_count as usize;
     let mut bodies = Vec::new();
     while bodies.len() < count {
         match reader.read()? {
             Some(Item::Bodies(more)) if !more.is_empty() => bodies.extend(more),
-            other => {
+            _ => {
                 let (name, height) = (reader.name().to_owned(), block.outline.header.height);
-                drop(other);
                 let reason = format!("block {height} has {count} transactions, {} follow", bodies.len());
                 return Err(ArchiveError::Wrong { name, reason });
             }
         }
     }
-    Ok((Some(bodies), None))
+    Ok(bodies)
 }
 
 /// What is known so far.
@@ -160,7 +160,12 @@ struct Checking {
     /// Header and id of the last block, of genesis before the first; not known before a first block above 1.
     last: Header,
     last_id: Option<BlockId>,
-    tip: Option<BlockItem>,
+    /// Certificate of the last block.
+    tip: Option<Qc>,
+    /// Transactions up to the last block, once that is known.
+    counted: Option<u64>,
+    /// Whether a whole block has come: what follows is whole, too.
+    whole: bool,
     transactions: u64,
     without_bodies: Option<(u64, u64, u64)>,
 }
@@ -185,16 +190,13 @@ impl Checking {
         if head.from == 0 || head.to.checked_add(1).is_none_or(|end| end < head.from) {
             return Err(wrong("the range of blocks makes no sense"));
         }
-        if head.state && head.from != 1 {
-            return Err(wrong("an archive with a state has to begin with block 1"));
-        }
         receiver.begin(&head, &genesis)?;
         let first = genesis.state().header;
         let last_id = (head.from == 1).then(|| first.id());
         Ok(Self {
             name,
             last: Header { height: head.from - 1, ..first },
-            head,
+            head: head.clone(),
             genesis: *genesis,
             state: None,
             committees: BTreeMap::new(),
@@ -203,6 +205,8 @@ impl Checking {
             supply: Some(Amount::ZERO),
             last_id,
             tip: None,
+            counted: (head.from == 1).then_some(0),
+            whole: false,
             transactions: 0,
             without_bodies: None,
         })
@@ -254,13 +258,9 @@ impl Checking {
         Ok(())
     }
 
-    fn block(
-        &mut self,
-        block: &BlockItem,
-        bodies: Option<Vec<Transaction>>,
-    ) -> Result<Option<Vec<SharedTransaction>>, ArchiveError> {
-        let outline = &block.outline;
-        let (header, height) = (&outline.header, self.last.height + 1);
+    /// What every block has, whole or not.
+    fn link(&mut self, header: &Header, commit: &Qc, transactions: u64) -> Result<(), ArchiveError> {
+        let height = self.last.height + 1;
         let wrong = |what: &str| self.wrong(format!("block {height}: {what}"));
         if header.height != height || height > self.head.to {
             return Err(wrong(&format!("block {} comes in its place", header.height)));
@@ -268,48 +268,76 @@ impl Checking {
         if self.last_id.is_some_and(|previous| previous != header.previous) {
             return Err(wrong("it does not follow the block before"));
         }
-        let known = self.last_id.is_some();
-        if known && header.committee_root != self.last.next_committee_root {
+        if self.last_id.is_some() && header.committee_root != self.last.next_committee_root {
             return Err(wrong("its committee is not the one named by the block before"));
         }
         let id = header.id();
-        if block.commit.block != id || block.commit.step != Step::Precommit {
+        if commit.block != id || commit.step != Step::Precommit {
             return Err(wrong("its certificate is for something else"));
         }
+        let count = u64::from(header.tx_count);
+        if self.counted.is_some_and(|before| before.checked_add(count) != Some(transactions)) {
+            return Err(wrong("its count of transactions is wrong"));
+        }
+        self.committee_known(header)?;
+        self.counted = Some(transactions);
+        (self.last, self.last_id, self.tip) = (header.clone(), Some(id), Some(commit.clone()));
+        Ok(())
+    }
+
+    fn header(&mut self, item: &HeaderItem) -> Result<(), ArchiveError> {
+        let height = item.header.height;
+        let last_commit = item.last_commit.as_ref();
+        if self.whole {
+            return Err(self.wrong(format!("block {height} is a header alone, after whole blocks")));
+        }
+        if last_commit.is_some() && item.header.last_commit_root != last_commit_root(last_commit) {
+            return Err(
+                self.wrong(format!("block {height}: the certificate in it is not that of its header"))
+            );
+        }
+        self.link(&item.header, &item.commit, item.transactions)?;
+        let (first, _, count) = self.without_bodies.unwrap_or((height, height, 0));
+        self.without_bodies = Some((first, height, count + 1));
+        Ok(())
+    }
+
+    fn block(
+        &mut self,
+        block: &BlockItem,
+        bodies: Vec<Transaction>,
+    ) -> Result<Vec<SharedTransaction>, ArchiveError> {
+        let outline = &block.outline;
+        let header = &outline.header;
+        self.link(header, &block.commit, block.transactions)?;
+        let wrong = |what: &str| self.wrong(format!("block {}: {what}", header.height));
         let right = header.tx_root == tx_root(&outline.txids)
             && header.tx_count as usize == outline.txids.len()
             && header.last_commit_root == last_commit_root(outline.last_commit.as_ref());
         if !right {
             return Err(wrong("ids or the certificate in it are not those of its header"));
         }
-        let bodies = bodies.map(|bodies| bodies.into_iter().map(SealedTransaction::new).collect::<Vec<_>>());
-        if let Some(bodies) = &bodies {
-            let same = bodies.iter().map(|body| body.id()).eq(outline.txids.iter().copied());
-            let bytes: u64 = bodies.iter().map(|body| body.size()).sum();
-            if !same || bytes != header.body_bytes {
-                return Err(wrong("its transactions are not those of its header"));
-            }
+        let bodies: Vec<_> = bodies.into_iter().map(SealedTransaction::new).collect();
+        let same = bodies.iter().map(|body| body.id()).eq(outline.txids.iter().copied());
+        let bytes: u64 = bodies.iter().map(|body| body.size()).sum();
+        if !same || bytes != header.body_bytes {
+            return Err(wrong("its transactions are not those of its header"));
         }
-        self.committee_known(header)?;
+        self.whole = true;
         self.transactions += u64::from(header.tx_count);
-        if self.head.from == 1 && block.transactions != self.transactions {
-            return Err(self.wrong(format!("block {height}: its count of transactions is wrong")));
-        }
-        if bodies.is_none() {
-            let (first, _, count) = self.without_bodies.unwrap_or((height, height, 0));
-            self.without_bodies = Some((first, height, count + 1));
-        }
-        (self.last, self.last_id) = (header.clone(), Some(id));
-        self.tip = Some(block.clone());
         Ok(bodies)
     }
 
     /// With a state, every committee that begins has to be in the archive, and no other.
     fn committee_known(&mut self, header: &Header) -> Result<(), ArchiveError> {
         let height = header.height;
-        let begins = height == 1 || self.last.next_committee_root != self.last.committee_root;
-        let given = self.committees.remove(&height);
-        if self.head.state && given != begins.then_some(header.committee_root) {
+        // Of the first block in it nobody can tell.
+        let begins = height == self.head.from || self.last.next_committee_root != self.last.committee_root;
+        let right = match self.committees.remove(&height) {
+            Some(given) => given == header.committee_root,
+            None => !begins,
+        };
+        if self.head.state && !right {
             return Err(self.wrong(format!("block {height}: its committee is missing or another one")));
         }
         Ok(())
@@ -338,7 +366,11 @@ impl Checking {
         let Some(state) = self.state.clone() else { return Err(self.wrong("the state is missing")) };
         let next = self.committees.remove(&last.height.saturating_add(1));
         let begins = last.height == 0 || last.next_committee_root != last.committee_root;
-        if next != begins.then_some(last.next_committee_root) || !self.committees.is_empty() {
+        let right = match next {
+            Some(given) => given == last.next_committee_root,
+            None => !begins,
+        };
+        if !right || !self.committees.is_empty() {
             return Err(self.wrong("the committee of the next block is missing or another one"));
         }
         let same = state.header == *last
@@ -353,7 +385,7 @@ impl Checking {
         }
         let Some(tip) = &self.tip else { return Ok(()) };
         let tag = era_tag(self.head.chain, last.height, last.previous);
-        let checks = tip.commit.checks(tag, &Committee::new(state.committee.clone()));
+        let checks = tip.checks(tag, &Committee::new(state.committee.clone()));
         let checks =
             checks.map_err(|error| self.wrong(format!("the certificate of the last block: {error}")))?;
         if !verify_batch(&checks).iter().all(|good| *good) {

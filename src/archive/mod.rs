@@ -7,7 +7,8 @@
 //! doubled or moved unseen. The last item is [`Item::End`]; nothing follows it.
 //!
 //! Order of the items: head, genesis; if there is a state: state, committees by height, outputs; then the
-//! blocks ascending, each followed by its transactions. Everything is read and written item by item, so
+//! blocks ascending, each followed by its transactions; the first ones may be headers alone, of blocks that
+//! the node has not kept whole. Everything is read and written item by item, so
 //! memory is bounded by one block. Checksums are against damage; against forgery there are the certificates
 //! of the blocks (see [`check`]).
 
@@ -55,6 +56,8 @@ pub enum Item {
     },
     /// Some unspent outputs of the state.
     Outputs(Vec<(OutPoint, Utxo)>),
+    /// A block whose transactions are not kept.
+    Header(Box<HeaderItem>),
     /// A block.
     Block(Box<BlockItem>),
     /// Some transactions of the block before, in their order.
@@ -72,7 +75,7 @@ pub struct Head {
     pub made_ms: u64,
     /// The chain.
     pub chain: ChainId,
-    /// First block in it, at least 1.
+    /// First block in it, at least 1, be it a header alone.
     pub from: u64,
     /// Last block in it; one less than `from` when there is none.
     pub to: u64,
@@ -95,7 +98,20 @@ pub struct StateItem {
     pub committee: Vec<Member>,
 }
 
-/// A block without its transactions.
+/// What is kept of every block for good.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HeaderItem {
+    /// Its header.
+    pub header: Header,
+    /// Certificate of the block before, if it is kept.
+    pub last_commit: Option<Qc>,
+    /// Its certificate.
+    pub commit: Qc,
+    /// Transactions in all blocks up to it.
+    pub transactions: u64,
+}
+
+/// A block; its transactions follow.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct BlockItem {
     /// Header, certificate of the block before, ids.
@@ -104,8 +120,6 @@ pub struct BlockItem {
     pub commit: Qc,
     /// Transactions in all blocks up to it.
     pub transactions: u64,
-    /// Whether its transactions follow; a node that prunes old blocks has not kept them.
-    pub bodies: bool,
 }
 
 /// Why an archive cannot be written or used.

@@ -6,7 +6,7 @@
 //! bodies.
 
 use crate::archive::frames::ArchiveWriter;
-use crate::archive::{ArchiveError, BODIES_BYTES, BlockItem, Head, Item, StateItem};
+use crate::archive::{ArchiveError, BODIES_BYTES, BlockItem, Head, HeaderItem, Item, StateItem};
 use crate::ledger::genesis::Genesis;
 use crate::ledger::store::Store;
 use crate::ledger::store::view::View;
@@ -82,11 +82,13 @@ impl Source {
 
     fn head(&self, wish: Wish, to: u64, made_ms: u64, outputs: Option<u64>) -> Result<Head, ArchiveError> {
         let stored = self.store()?.height();
-        let from = wish.from.max(1);
+        // What began with a snapshot, or is pruned, has no blocks or headers before.
+        let first = self.store()?.first_header()?;
+        let from = wish.from.max(first);
         // The chain has no blocks yet.
         let empty = from == 1 && to == 0;
         if to > stored || (from > to && !empty) {
-            let reason = format!("blocks {from} to {to} were asked for, this node has 1 to {stored}");
+            let reason = format!("blocks {from} to {to} were asked for, this node has {first} to {stored}");
             return Err(ArchiveError::Range { reason });
         }
         let tip = self.store()?.header(to)?.map(|header| header.id());
@@ -144,10 +146,15 @@ impl Source {
     fn block<W: Write>(&self, writer: &mut ArchiveWriter<W>, height: u64) -> Result<(), ArchiveError> {
         let store = self.store()?;
         let missing = || ArchiveError::Range { reason: format!("block {height} is not there") };
+        if height < store.first_block()? {
+            let (header, last_commit, commit, transactions) = store.kept_of(height)?.ok_or_else(missing)?;
+            let item = HeaderItem { header, last_commit, commit, transactions };
+            return writer.item(&Item::Header(Box::new(item)));
+        }
         let (outline, commit) = store.outline(height)?.ok_or_else(missing)?;
         let transactions = store.transactions_up_to(height)?.ok_or_else(missing)?;
         let count = outline.header.tx_count;
-        writer.item(&Item::Block(Box::new(BlockItem { outline, commit, transactions, bodies: true })))?;
+        writer.item(&Item::Block(Box::new(BlockItem { outline, commit, transactions })))?;
         let mut from = 0;
         while from < count {
             let bodies = store.bodies(height, from, BODIES_BYTES)?;

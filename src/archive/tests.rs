@@ -61,12 +61,8 @@ impl Receiver for Collected {
         self.outputs.extend(outputs);
         Ok(())
     }
-    fn block(
-        &mut self,
-        block: BlockItem,
-        bodies: Option<Vec<SharedTransaction>>,
-    ) -> Result<(), ArchiveError> {
-        assert_eq!(bodies.unwrap().len(), block.outline.txids.len());
+    fn block(&mut self, block: BlockItem, bodies: Vec<SharedTransaction>) -> Result<(), ArchiveError> {
+        assert_eq!(bodies.len(), block.outline.txids.len());
         self.heights.push(block.outline.header.height);
         Ok(())
     }
@@ -222,7 +218,7 @@ fn a_database_made_of_an_archive_is_the_one_it_was_made_of() {
         let (outline, qc) = store.outline(height).unwrap().unwrap();
         let bodies = store.bodies(height, 0, u64::MAX).unwrap();
         let transactions = store.transactions_up_to(height).unwrap().unwrap();
-        installer.block(outline, qc, transactions, Some(&bodies)).unwrap();
+        installer.block(outline, qc, transactions, &bodies).unwrap();
     }
     assert!(Store::open(&made, &genesis, OPTIONS).is_err(), "nothing before it is finished");
     installer.finish(&view.registry, &view.committee).unwrap();

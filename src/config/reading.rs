@@ -98,6 +98,7 @@ const RULES: &[(&str, Rule)] = &[
     ("storage.free_stop_bytes", Rule::Between(0, BYTES_MAX)),
     ("storage.snapshots_kept", Rule::Between(0, 4)),
     ("storage.snapshot_blocks", Rule::Between(1, 1_000_000)),
+    ("storage.prune_blocks", Rule::Between(0, 1 << 40)),
     ("storage.snapshot_bytes_max", Rule::Between(1 << 20, BYTES_MAX)),
     ("keys.passphrase_file", Rule::Free),
     ("keys.vote_key", Rule::Text(not_empty)),
@@ -219,8 +220,32 @@ impl Config {
             let reason = "`latency_ms` delays every vote and is for a devnet only: remove it";
             return Err(source.refuse(&["p2p", "latency_ms"], reason));
         }
+        check_pruning(&config).map_err(|reason| source.refuse(&["storage", "prune_blocks"], &reason))?;
         Ok(config)
     }
+}
+
+/// Blocks that have to be kept: so many that others that were away for hours catch up from this node.
+const PRUNE_BLOCKS_MIN: u64 = 1000;
+/// The same of a devnet, where blocks come every few seconds and nodes are away for seconds.
+const PRUNE_BLOCKS_MIN_DEVNET: u64 = 3;
+
+fn check_pruning(config: &Config) -> Result<(), String> {
+    let storage = &config.storage;
+    let (kept, least) = match config.network {
+        NetworkKind::Devnet => (storage.prune_blocks, PRUNE_BLOCKS_MIN_DEVNET),
+        NetworkKind::Mainnet | NetworkKind::Testnet => {
+            // Whoever begins with the older of two snapshots fetches the blocks after it.
+            (storage.prune_blocks, PRUNE_BLOCKS_MIN.max(storage.snapshot_blocks.saturating_mul(2)))
+        }
+    };
+    if kept == 0 || kept >= least {
+        return Ok(());
+    }
+    Err(format!(
+        "`prune_blocks` is {kept}, it must be 0 (keep all) or at least {least}: others catch up from the blocks that are \
+         kept"
+    ))
 }
 
 /// A file that holds bytes no text has.

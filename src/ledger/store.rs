@@ -16,6 +16,8 @@ pub mod folder;
 pub mod import;
 pub mod install;
 mod loading;
+mod migrate;
+mod prune;
 mod reading;
 mod records;
 pub mod scan;
@@ -31,7 +33,7 @@ use crate::ledger::store::containment::contain_panics;
 use crate::ledger::store::failure::{Failure, guarded};
 use crate::ledger::store::folder::{StoreError, read_marker, sync_blobs, write_marker};
 use crate::ledger::store::records::{
-    FORMAT, REGISTRY_PLACE, Stream, TIP_KEY, TipRecord, chunk_key, seal, stream_of, unseal,
+    FORMAT, OLDEST_FORMAT, REGISTRY_PLACE, Stream, TIP_KEY, TipRecord, chunk_key, seal, stream_of, unseal,
 };
 use crate::ledger::store::scan::Scans;
 use crate::primitives::encoding::{decode_stored, encode};
@@ -148,11 +150,14 @@ impl Store {
             .ok_or_else(|| StoreError::corrupt(&self.dir, "the chain id fails its checksum"))?;
         let (found, format) = decode_stored::<(ChainId, u32)>(bytes)
             .map_err(|error| StoreError::corrupt(&self.dir, format!("the chain id: {error}")))?;
-        if format != FORMAT {
+        if !(OLDEST_FORMAT..=FORMAT).contains(&format) {
             return Err(StoreError::WrongFormat { file: self.dir.clone(), found: format.to_string() });
         }
         if found != chain {
             return Err(StoreError::WrongChain { file: self.dir.clone(), found, expected: chain });
+        }
+        if format < FORMAT {
+            return self.migrate(chain, format);
         }
         if marked { Ok(()) } else { write_marker(&self.dir, chain) }
     }

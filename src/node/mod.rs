@@ -22,6 +22,7 @@ pub mod metrics;
 mod opening;
 pub mod outlet;
 pub mod prover;
+pub mod pruner;
 pub mod pull;
 pub mod restored;
 pub mod route;

@@ -8,6 +8,7 @@
 use crate::config::Config;
 use crate::consensus::machine::RestoreError;
 use crate::consensus::verify::EraContext;
+use crate::ledger::Ledger;
 use crate::ledger::genesis::Genesis;
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
@@ -27,6 +28,7 @@ use crate::node::lanes::Lanes;
 use crate::node::opening::{Opened, open};
 use crate::node::outlet::{BLOCKS_WAITING_MAX, Outlet};
 use crate::node::prover::Prover;
+use crate::node::pruner;
 use crate::node::pull::{EVENTS_WAITING_MAX as PULLS_WAITING_MAX, Puller};
 use crate::node::route::TrustError;
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
@@ -38,6 +40,7 @@ use crate::node::space::Space;
 use crate::node::tasks::{Ended, Exit, Stopper, spawn, thread};
 use crate::node::verify::{Arrival, OnFault, Verifier, Worker};
 use crate::node::{clock, watch};
+use crate::pool::Pool;
 use crate::primitives::clean::CleanText;
 use crate::primitives::keys::SecretKey;
 use crate::rpc::control::{ControlError, ControlServer};
@@ -266,7 +269,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let Parts { opened, joined, hub, stopper, lock } = parts;
     let Joined { network, received, early, height } = joined;
     let Opened { store, ledger, pool, host, writes, machine, mut log, .. } = opened;
-    let store = Arc::new(store);
+    let store = pruner::start(Arc::new(store), options.config.storage.prune_blocks, &stopper)?;
     let (tasks, pictures) = (TaskTracker::new(), CancellationToken::new());
     let (halt, on_fault) = (Halt::new(Arc::clone(&hub)), on_fault(&network));
     let (era, durable) = (Arc::new(ArcSwap::new(machine.era())), Arc::new(AtomicU64::new(store.height())));
@@ -311,14 +314,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         hub: Arc::clone(&hub),
         halt: Arc::clone(&halt),
     };
-    let sources = NodeSources {
-        ledger: Arc::clone(&ledger),
-        pool: Arc::clone(&pool),
-        network: Arc::downgrade(&network),
-        inbound_max: u64::from(options.config.p2p.inbound_max),
-        durable: Arc::clone(&durable),
-    };
-    hub.attach(Arc::new(sources));
+    attach_sources(options, &hub, (&ledger, &pool), &network, &durable);
     hub.enter(Phase::Running);
     let sync_times = Arc::clone(&hub);
     let (writer, room, clerk) = (Arc::clone(&store), Arc::clone(&space), snapshots.clerk);
@@ -385,6 +381,23 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     };
     tokio::spawn(running.until_stopped().in_current_span());
     Ok(handle)
+}
+
+/// What pictures of the node are made of.
+fn attach_sources(
+    options: &NodeOptions,
+    hub: &Arc<Hub>,
+    (ledger, pool): (&Arc<Ledger>, &Arc<Pool>),
+    network: &Arc<Network>,
+    durable: &Arc<AtomicU64>,
+) {
+    hub.attach(Arc::new(NodeSources {
+        ledger: Arc::clone(ledger),
+        pool: Arc::clone(pool),
+        network: Arc::downgrade(network),
+        inbound_max: u64::from(options.config.p2p.inbound_max),
+        durable: Arc::clone(durable),
+    }));
 }
 
 /// The threads that check signatures.

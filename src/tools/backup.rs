@@ -12,6 +12,7 @@ use crate::archive::frames::ArchiveReader;
 use crate::archive::source::{Source, Wish};
 use crate::config::Config;
 use crate::ledger::genesis::Genesis;
+use crate::ledger::store::folder::refuse_unknown_format;
 use crate::ledger::store::{Store, StoreOptions};
 use crate::node::clock;
 use crate::node::data_dir;
@@ -84,6 +85,7 @@ impl Chain {
             );
             return Err(ToolError::Refused(text));
         }
+        refuse_unknown_format(&database)?;
         // Also held by a node that is just starting or stopping.
         let lock = data_dir::lock(&config.data_dir, &config.lock_path())?;
         let options = StoreOptions { cache_bytes: config.storage.cache_bytes };

@@ -5,6 +5,7 @@
 //! same run is removed.
 
 pub mod backup;
+pub mod blocks;
 pub mod doctor;
 pub mod files;
 pub mod manifest;

@@ -7,7 +7,7 @@
 
 use crate::archive::ArchiveError;
 use crate::archive::check::{NobodyReceives, Receiver, Summary};
-use crate::archive::{BlockItem, Head};
+use crate::archive::{BlockItem, Head, HeaderItem};
 use crate::config::{CONFIG_FILE_NAME, Config};
 use crate::ledger::genesis::Genesis;
 use crate::ledger::registry::Registry;
@@ -270,15 +270,15 @@ impl Receiver for Installing<'_, '_> {
         Ok(self.installer()?.outputs(outputs)?)
     }
 
-    fn block(
-        &mut self,
-        block: BlockItem,
-        bodies: Option<Vec<SharedTransaction>>,
-    ) -> Result<(), ArchiveError> {
-        let bodies: Option<Vec<Transaction>> =
-            bodies.map(|bodies| bodies.iter().map(|body| body.body().clone()).collect());
-        let BlockItem { outline, commit, transactions, .. } = block;
-        Ok(self.installer()?.block(outline, commit, transactions, bodies.as_deref())?)
+    fn block(&mut self, block: BlockItem, bodies: Vec<SharedTransaction>) -> Result<(), ArchiveError> {
+        let bodies: Vec<Transaction> = bodies.iter().map(|body| body.body().clone()).collect();
+        let BlockItem { outline, commit, transactions } = block;
+        Ok(self.installer()?.block(outline, commit, transactions, &bodies)?)
+    }
+
+    fn header(&mut self, item: &HeaderItem) -> Result<(), ArchiveError> {
+        let HeaderItem { header, last_commit, commit, transactions } = item.clone();
+        Ok(self.installer()?.header((header, last_commit, commit, transactions))?)
     }
 
     fn progress(&mut self, height: u64, bytes: u64) {

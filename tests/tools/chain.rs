@@ -41,7 +41,7 @@ fn original() -> &'static Path {
     static MADE: OnceLock<TempDir> = OnceLock::new();
     let made = MADE.get_or_init(|| {
         let root = tempfile::tempdir().unwrap();
-        let arguments = ["devnet", "--nodes", "3", "--no-tui", "--duration", "9", "--load", "40"];
+        let arguments = ["devnet", "--nodes", "3", "--no-tui", "--duration", "10", "--load", "40"];
         let more = ["--checkpoint-interval", "1", "--data-dir", "net", "--json"];
         run(root.path(), &[&arguments[..], &more].concat(), 0);
         root

@@ -7,5 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod backup;
+mod blocks;
 mod chain;
 mod doctor;
+mod format;
+mod pruning;

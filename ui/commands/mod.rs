@@ -4,6 +4,7 @@ pub mod backup;
 pub mod check_config;
 pub mod devnet;
 pub mod doctor;
+pub mod export;
 pub mod genesis;
 pub mod init;
 pub mod locate;
@@ -78,6 +79,8 @@ pub fn execute(cli: Cli) -> Outcome {
         Some(Command::Doctor(args)) => doctor::execute(&args),
         Some(Command::Backup(args)) => backup::execute(&args),
         Some(Command::Restore(args)) => restore::execute(&args),
+        Some(Command::Export(args)) => export::export(&args),
+        Some(Command::Import(args)) => export::execute(&args),
         Some(Command::CheckConfig(args)) => check_config::execute(&args),
         Some(Command::Completions { shell }) => shell::completions(shell),
         Some(Command::Man) => shell::man(),

@@ -8,6 +8,7 @@ use crate::commands::screen::{Screen, told_to_stop};
 use crate::commands::{Failure, Outcome, locate, output, passphrase, screen};
 use masternode::config::Config;
 use masternode::ledger::genesis::Genesis;
+use masternode::ledger::store::folder::refuse_unknown_format;
 use masternode::node::handle::NodeHandle;
 use masternode::node::logging::Logging;
 use masternode::node::start::{NodeError, NodeOptions, start};
@@ -31,6 +32,8 @@ pub fn execute(args: &RunArgs) -> Outcome {
     if args.trusted_block.is_some() {
         config.sync.trusted_block = args.trusted_block;
     }
+    // Before log files, lock or anything else is made in the directory.
+    refuse_unknown_format(&config.database_path()).map_err(Failure::refused)?;
     let genesis = locate::genesis(&config.genesis_path())?;
     let keys = [config.vote_key_path(), config.network_key_path()];
     let passphrase = passphrase::for_keys(&config, &keys, true)?;

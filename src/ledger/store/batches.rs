@@ -3,8 +3,8 @@
 use crate::ledger::apply::{BlockDiff, State};
 use crate::ledger::registry::Registry;
 use crate::ledger::store::records::{
-    BlockRecord, CHUNK_BYTES, REGISTRY_PLACE, RegistryRecord, Stream, TIP_KEY, TipRecord, chunk_key,
-    committee_key, outpoint_key, place_key, place_value, seal, utxo_value,
+    BlockRecord, CHUNK_BYTES, FIRST_KEY, REGISTRY_PLACE, RegistryRecord, Stream, TIP_KEY, TipRecord,
+    chunk_key, committee_key, outpoint_key, place_key, place_value, seal, utxo_value,
 };
 use crate::primitives::block::Block;
 use crate::primitives::certificate::Qc;
@@ -29,6 +29,7 @@ impl Batches {
         for (outpoint, utxo) in utxos {
             batches.utxos.insert(outpoint_key(outpoint).as_slice(), utxo_value(outpoint, utxo).as_slice());
         }
+        batches.meta.insert(FIRST_KEY, seal(FIRST_KEY, &encode(&1u64)));
         batches.registry(&state.registry, &state.committee, 0);
         batches.committee(1, &state.next_committee);
         let record = BlockRecord { header: state.header, last_commit: None, commit: None, transactions: 0 };

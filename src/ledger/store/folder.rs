@@ -4,7 +4,8 @@
 //! database is empty has lost its data, which sled itself would not notice.
 
 use crate::durable::{is_no_space, write_whole};
-use crate::ledger::store::records::FORMAT;
+use crate::ledger::store::records::{FORMAT, OLDEST_FORMAT};
+use crate::primitives::clean::CleanText;
 use crate::primitives::hash::ChainId;
 use std::fs::File;
 use std::io;
@@ -29,12 +30,18 @@ pub enum StoreError {
          made with, or another data directory", file.display()
     )]
     WrongChain { file: PathBuf, found: ChainId, expected: ChainId },
-    /// Written by another version.
+    /// Written by another version. Nothing was changed.
     #[error(
-        "{}: database format {found}, this program reads {FORMAT}: use the program version that wrote it, or \
-         {START_ANEW}", file.display()
+        "{}: database format {found}, this program reads {OLDEST_FORMAT} to {FORMAT} and has changed nothing: use the \
+         program version that wrote it, or {START_ANEW}", file.display()
     )]
     WrongFormat { file: PathBuf, found: String },
+    /// What is asked for was pruned, or lies before the snapshot the database began with.
+    #[error(
+        "the transactions of block {height} are not kept here, only those from block {first} on: ask a node that keeps \
+         them (storage.prune_blocks = 0)"
+    )]
+    NotKept { height: u64, first: u64 },
     /// A block that cannot follow what is stored: a fault of the caller.
     #[error("block {height} does not follow the stored height {stored}: {reason}")]
     NotNext { height: u64, stored: u64, reason: String },
@@ -85,7 +92,20 @@ impl StoreError {
     }
 }
 
-/// Whether the folder holds a marker, which then has to be of this format and chain.
+/// Refuses a database of a version this program does not know, by its marker alone: nothing is opened,
+/// locked or written.
+///
+/// # Errors
+/// [`StoreError::WrongFormat`].
+pub fn refuse_unknown_format(dir: &Path) -> Result<(), StoreError> {
+    match read_marker(dir, ChainId::default()) {
+        Err(error @ StoreError::WrongFormat { .. }) => Err(error),
+        // Told by whoever opens it.
+        _ => Ok(()),
+    }
+}
+
+/// Whether the folder holds a marker, which then has to be of a known format and of this chain.
 pub fn read_marker(dir: &Path, chain: ChainId) -> Result<bool, StoreError> {
     let file = dir.join(MARKER);
     let text = match std::fs::read(&file) {
@@ -100,8 +120,8 @@ pub fn read_marker(dir: &Path, chain: ChainId) -> Result<bool, StoreError> {
     let (Some(MARKER_HEAD), Some(format), Some(found)) = (head, format, found) else {
         return Err(StoreError::corrupt(&file, "not a database marker"));
     };
-    if format != FORMAT.to_string() {
-        let found = format.chars().take(20).collect();
+    if !format.parse().is_ok_and(|format| (OLDEST_FORMAT..=FORMAT).contains(&format)) {
+        let found = CleanText::limited(format, 20).to_string();
         return Err(StoreError::WrongFormat { file, found });
     }
     if found == chain { Ok(true) } else { Err(StoreError::WrongChain { file, found, expected: chain }) }

@@ -11,7 +11,8 @@ use crate::ledger::registry::Registry;
 use crate::ledger::store::batches::Batches;
 use crate::ledger::store::failure::guarded;
 use crate::ledger::store::folder::{StoreError, sync_blobs, write_marker};
-use crate::ledger::store::records::{BlockRecord, FORMAT, outpoint_key, seal, utxo_value};
+use crate::ledger::store::records::{BlockRecord, FIRST_KEY, FORMAT, outpoint_key, seal, utxo_value};
+use crate::ledger::store::view::Kept;
 use crate::ledger::store::{CHAIN_KEY, StoreOptions, Trees, open_trees};
 use crate::primitives::block::Outline;
 use crate::primitives::certificate::Qc;
@@ -30,6 +31,8 @@ pub struct Installer {
     trees: Trees,
     pending: Batches,
     pending_bytes: usize,
+    /// The first block that is whole.
+    first: u64,
 }
 
 impl std::fmt::Debug for Installer {
@@ -57,7 +60,7 @@ impl Installer {
         });
         pending.committee(1, &state.next_committee);
         let genesis = genesis.clone();
-        Ok(Self { dir: dir.to_owned(), genesis, trees, pending, pending_bytes: 0 })
+        Ok(Self { dir: dir.to_owned(), genesis, trees, pending, pending_bytes: 0, first: 1 })
     }
 
     /// Adds unspent outputs of the state.
@@ -83,8 +86,19 @@ impl Installer {
         self.write_if(PENDING_BYTES_MAX)
     }
 
+    /// Adds a block of which only this is kept; before all whole blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn header(&mut self, (header, last_commit, commit, transactions): Kept) -> Result<(), StoreError> {
+        self.first = header.height.saturating_add(1);
+        self.pending_bytes += 1024;
+        self.pending.record(&BlockRecord { header, last_commit, commit: Some(commit), transactions });
+        self.write_if(PENDING_BYTES_MAX)
+    }
+
     /// Adds the next block, the last of which is the tip; `transactions` are those of all blocks up to it, and
-    /// `bodies` those of its own, unless they are not kept.
+    /// `bodies` those of its own.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -93,14 +107,12 @@ impl Installer {
         outline: Outline,
         commit: Qc,
         transactions: u64,
-        bodies: Option<&[Transaction]>,
+        bodies: &[Transaction],
     ) -> Result<(), StoreError> {
         let height = outline.header.height;
         self.pending_bytes += 1024 + outline.txids.len() * 64;
         self.pending.ids(height, outline.txids.iter().copied());
-        if let Some(bodies) = bodies {
-            self.pending_bytes += self.pending.bodies(height, bodies.iter());
-        }
+        self.pending_bytes += self.pending.bodies(height, bodies.iter());
         let (header, last_commit) = (outline.header, outline.last_commit);
         self.pending.record(&BlockRecord { header, last_commit, commit: Some(commit), transactions });
         self.write_if(PENDING_BYTES_MAX)
@@ -131,6 +143,7 @@ impl Installer {
     pub fn finish(mut self, registry: &Registry, committee: &Committee) -> Result<(), StoreError> {
         let chain = self.genesis.chain_id();
         self.pending.registry(registry, committee, 0);
+        self.pending.meta.insert(FIRST_KEY, seal(FIRST_KEY, &encode(&self.first)));
         self.pending.meta.insert(CHAIN_KEY, seal(CHAIN_KEY, &encode(&(chain, FORMAT))));
         self.write_if(0)?;
         let Self { dir, trees, .. } = self;

@@ -33,14 +33,17 @@ impl Store {
         Ok(record.commit.map(|commit| (record.header, commit)))
     }
 
-    /// Height of the first block that is kept whole: 1, unless the database began with a snapshot.
+    /// Height of the first block that is kept whole: 1, unless the database began with a snapshot or old blocks
+    /// were pruned.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn first_block(&self) -> Result<u64, StoreError> {
-        let Some(sealed) = self.call(|trees| Ok(trees.meta.get(FIRST_KEY)?))? else { return Ok(1) };
-        let first = unseal(FIRST_KEY, &sealed).and_then(|bytes| decode_stored(bytes).ok());
-        first.ok_or_else(|| StoreError::corrupt(&self.dir, "the record of the first block is damaged"))
+        let sealed = self.call(|trees| Ok(trees.meta.get(FIRST_KEY)?))?;
+        let first = sealed.as_ref().and_then(|sealed| unseal(FIRST_KEY, sealed));
+        first
+            .and_then(|bytes| decode_stored(bytes).ok())
+            .ok_or_else(|| StoreError::corrupt(&self.dir, "the record of the first block is damaged"))
     }
 
     /// A decided block without bodies, and its certificate; `None` above the stored height and for
@@ -113,6 +116,10 @@ impl Store {
         let (height, index) = parse_place(&value).ok_or_else(|| {
             StoreError::corrupt(&self.dir, format!("the place of transaction {txid} is malformed"))
         })?;
+        let first = self.first_block()?;
+        if height < first {
+            return Err(StoreError::NotKept { height, first });
+        }
         let body = self.bodies(height, index, 0)?.into_iter().next();
         body.filter(|body| body.id() == *txid).map(|body| Some((height, body))).ok_or_else(|| {
             StoreError::corrupt(&self.dir, format!("transaction {txid} is not in block {height}"))

@@ -15,13 +15,15 @@ use crate::primitives::hash::{BlockId, Hash, KeyHash, Txid};
 use crate::primitives::transaction::{OutPoint, Utxo};
 
 /// Version of everything in this file. A change of layout needs a new number.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
+
+/// The oldest version that [`migrate`](super::migrate) brings to the present one.
+pub const OLDEST_FORMAT: u32 = 3;
 
 /// Key of the tip in the meta tree; its value is sealed.
 pub const TIP_KEY: &[u8] = b"tip";
 
-/// Key in the meta tree of the height of the first block kept whole; its value is sealed. Absent in a
-/// database that holds all blocks.
+/// Key in the meta tree of the height of the first block kept whole; its value is sealed.
 pub const FIRST_KEY: &[u8] = b"first block";
 
 /// Payload of a chunk. A leaf of sled 0.34 holds up to 20 items before it splits, and 20 of these stay

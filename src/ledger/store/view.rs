@@ -4,12 +4,16 @@
 use crate::ledger::registry::Registry;
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
-use crate::ledger::store::records::{committee_key, parse_committee_key, unseal};
+use crate::ledger::store::records::{Stream, chunk_key, committee_key, parse_committee_key, unseal};
 use crate::ledger::store::scan::Scan;
 use crate::primitives::block::Header;
+use crate::primitives::certificate::Qc;
 use crate::primitives::committee::{Committee, Member};
 use std::ops::Bound;
 use std::sync::Arc;
+
+/// Header, certificate of the block before, own certificate, transactions up to it.
+pub type Kept = (Header, Option<Qc>, Qc, u64);
 
 /// How often the registry is read again because a block was stored meanwhile.
 const TRIES: usize = 64;
@@ -51,6 +55,30 @@ impl Store {
         }
         let reason = "blocks came in faster than the masternodes could be read".to_owned();
         Err(StoreError::Unavailable { file: self.dir().to_owned(), reason })
+    }
+
+    /// The first block of which anything is kept: 1, unless the database began with a snapshot. The next one
+    /// when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn first_header(&self) -> Result<u64, StoreError> {
+        self.call(|trees| {
+            let first = trees.chunks.range(chunk_key(1, Stream::Record, 0)..).next().transpose()?;
+            let height = first.and_then(|(key, _)| Some(u64::from_be_bytes(*key.first_chunk()?)));
+            Ok(height.map_or(1, |height| height.min(self.height().saturating_add(1))))
+        })
+    }
+
+    /// What is kept for good of a block: header, certificate of the block before, its own certificate, and the
+    /// number of transactions up to it. `None` for genesis and above the stored height.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn kept_of(&self, height: u64) -> Result<Option<Kept>, StoreError> {
+        let Some(record) = self.record(height)? else { return Ok(None) };
+        let (header, last_commit, transactions) = (record.header, record.last_commit, record.transactions);
+        Ok(record.commit.map(|commit| (header, last_commit, commit, transactions)))
     }
 
     /// Transactions in all blocks up to a height; `None` above the stored height.
