@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(empty().judge().since, Since::Never);
         lost(Traces { floor: Ok(Some(4)), ..empty() }, &["`instance`"]);
         lost(Traces { log: Some((1, 1)), ..empty() }, &["`instance`"]);
-        lost(Traces { stored: 1, ..empty() }, &["`instance`"]);
+        lost(Traces { stored: 1, ..empty() }, &["is new", "height 1"]);
     }
 
     #[test]

@@ -49,6 +49,10 @@ fn original() -> &'static Path {
     made.path()
 }
 
+fn free_port() -> u16 {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// A home with a copy of a node's data directory, `node`.
 pub struct Home {
     root: TempDir,
@@ -59,7 +63,38 @@ impl Home {
         let root = tempfile::tempdir().unwrap();
         let home = Self { root };
         home.copy(&original().join("net/node1"), "node");
+        // Copies must not be in the way of each other.
+        home.listen("node", free_port(), &[]);
         home
+    }
+
+    /// All three nodes, which know each other at ports of their own.
+    pub fn of_three() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let home = Self { root };
+        let ports = [free_port(), free_port(), free_port()];
+        for (number, port) in (1..).zip(ports) {
+            let name = format!("node{number}");
+            home.copy(&original().join("net").join(&name), &name);
+            home.listen(&name, port, &ports);
+        }
+        home
+    }
+
+    /// Changes the configuration of a node.
+    pub fn configure(&self, node: &str, change: impl FnOnce(&mut toml::Table)) {
+        let file = self.join(node).join("masternode.toml");
+        let mut table: toml::Table = std::fs::read_to_string(&file).unwrap().parse().unwrap();
+        change(&mut table);
+        std::fs::write(file, toml::to_string(&table).unwrap()).unwrap();
+    }
+
+    fn listen(&self, node: &str, port: u16, peers: &[u16]) {
+        let address = |port: &u16| toml::Value::String(format!("127.0.0.1:{port}"));
+        self.configure(node, |config| {
+            config["p2p"]["listen"] = address(&port);
+            config["p2p"]["bootstrap"] = toml::Value::Array(peers.iter().map(address).collect());
+        });
     }
 
     pub fn path(&self) -> &Path {

@@ -159,11 +159,10 @@ fn every_damage_is_found_where_it_is_without_a_panic_and_nothing_is_changed() {
 #[test]
 fn a_taken_port_a_directory_of_others_and_a_full_scratch_are_told_with_a_remedy() {
     let home = Home::new();
-    let config = home.join("node/masternode.toml");
     let held = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let mut table: toml::Table = std::fs::read_to_string(&config).unwrap().parse().unwrap();
-    table["p2p"]["listen"] = toml::Value::String(held.local_addr().unwrap().to_string());
-    std::fs::write(&config, toml::to_string(&table).unwrap()).unwrap();
+    home.configure("node", |config| {
+        config["p2p"]["listen"] = toml::Value::String(held.local_addr().unwrap().to_string());
+    });
     std::fs::set_permissions(home.join("node"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let (found, status) = findings(&home, "node", &[]);
     assert_eq!(status, 78);

@@ -32,6 +32,46 @@ fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+impl Node {
+    /// Starts it and waits until it answers: a command that finds no node takes the lock itself.
+    fn start(home: &Home, dir: &str) -> Self {
+        let mut run = command(home.path(), &["run", "--no-tui", "--data-dir", dir]);
+        let node = Self(run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        until(&format!("{dir} answers"), || status(home, dir));
+        node
+    }
+}
+
+fn status(home: &Home, dir: &str) -> Option<serde_json::Value> {
+    let output = command(home.path(), &["status", "--json", "--data-dir", dir]).output().unwrap();
+    output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+}
+
+fn height(home: &Home, dir: &str) -> Option<u64> {
+    status(home, dir)?["chain"]["height"].as_u64()
+}
+
+fn prune(home: &Home, dir: &str, blocks: i64) {
+    home.configure(dir, |config| {
+        let storage = config.entry("storage").or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        storage.as_table_mut().unwrap().insert("prune_blocks".to_owned(), toml::Value::Integer(blocks));
+    });
+}
+
+/// Waits until three blocks are left whole; the first of them, and an export of then.
+fn first_whole(home: &Home, dir: &str) -> (u64, String) {
+    let mut tries = 0;
+    until("old blocks are pruned", || {
+        tries += 1;
+        let name = format!("export-of-{dir}-{tries}");
+        let output = command(home.path(), &["export", &name, "--data-dir", dir]).output().unwrap();
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        let last: u64 = out.split("transactions of blocks 1 to ").nth(1)?.split(',').next()?.parse().ok()?;
+        let to: u64 = out.split("blocks 1 to ").nth(1)?.split(' ').next()?.parse().ok()?;
+        (to - last == 3).then_some((last + 1, name))
+    })
+}
+
 /// The first transaction in an export.
 fn first_transaction(bytes: &[u8]) -> (u64, String) {
     let mut reader = ArchiveReader::new(bytes, "all").unwrap();
@@ -49,39 +89,16 @@ fn a_node_that_prunes_keeps_the_newest_blocks_whole_and_says_what_it_does_not_ha
     let home = Home::new();
     home.run(&["export", "all", "--data-dir", "node"], 0);
     let (height, txid) = first_transaction(&std::fs::read(home.join("all")).unwrap());
-    let file = home.join("node/masternode.toml");
-    let mut config: toml::Table = std::fs::read_to_string(&file).unwrap().parse().unwrap();
-    config.insert("storage".to_owned(), toml::Value::Table("prune_blocks = 2".parse().unwrap()));
-    std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
+    prune(&home, "node", 2);
     refused(
         home.path(),
         &["run", "--no-tui", "--data-dir", "node"],
         78,
         &["`prune_blocks` is 2", "at least 3"],
     );
-    config["storage"]["prune_blocks"] = toml::Value::Integer(3);
-    std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
-
-    let mut run = command(home.path(), &["run", "--no-tui", "--data-dir", "node"]);
-    let _node = Node(run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    // A command that finds no node takes the lock itself.
-    until("the node answers", || {
-        let status = command(home.path(), &["status", "--data-dir", "node"]).output().unwrap();
-        status.status.success().then_some(())
-    });
-    let (mut tries, mut missing) = (0, String::new());
-    let first_whole = until("old blocks are pruned", || {
-        tries += 1;
-        let name = format!("export-{tries}");
-        let output = command(home.path(), &["export", &name, "--data-dir", "node"]).output().unwrap();
-        let out = String::from_utf8_lossy(&output.stdout).into_owned();
-        let told = out.split("transactions of blocks 1 to ").nth(1)?;
-        let last: u64 = told.split(',').next()?.parse().ok()?;
-        missing = name;
-        // As many blocks as are to be kept are kept.
-        let to: u64 = out.split("blocks 1 to ").nth(1)?.split(' ').next()?.parse().ok()?;
-        (to - last == 3).then_some(last + 1)
-    });
+    prune(&home, "node", 3);
+    let _node = Node::start(&home, "node");
+    let (first_whole, missing) = first_whole(&home, "node");
     assert!(first_whole > height, "block {height} with a payment is among the pruned ones");
     let words = [&format!("transactions of block {height} are not kept")[..], "storage.prune_blocks"];
     refused(home.path(), &["proof", "get", &txid, "--data-dir", "node"], 1, &words);
@@ -95,4 +112,24 @@ fn a_node_that_prunes_keeps_the_newest_blocks_whole_and_says_what_it_does_not_ha
     assert!(out.contains(&format!("transactions of blocks 1 to {}", first_whole - 1)), "{out}");
     let (out, _) = home.run(&["doctor", "--quick", "--data-dir", "node"], 1);
     assert!(!out.contains("ERROR"), "{out}");
+}
+
+#[test]
+fn a_node_without_blocks_gets_them_from_who_has_them_though_another_has_pruned_its_own() {
+    let home = Home::of_three();
+    prune(&home, "node1", 3);
+    home.configure("node3", |config| {
+        let off: toml::Table = "snapshot = \"off\"".parse().unwrap();
+        config.insert("sync".to_owned(), toml::Value::Table(off));
+    });
+    std::fs::remove_dir_all(home.join("node3/db")).unwrap();
+    let _pruned = Node::start(&home, "node1");
+    let (first, _) = first_whole(&home, "node1");
+    assert!(first > 2);
+    let _empty = Node::start(&home, "node3");
+    let reached = height(&home, "node3").unwrap();
+    let _whole = Node::start(&home, "node2");
+    let due = height(&home, "node2").unwrap();
+    until("the node without blocks has caught up", || (height(&home, "node3")? >= due).then_some(()));
+    assert!(reached < due, "the pruned node alone was enough");
 }
