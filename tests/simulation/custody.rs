@@ -149,7 +149,11 @@ impl World {
                 coverage.lost_logs += 1;
                 disk.cut(0);
                 disk.log_from = 0;
-                disk.drawn_since_loss = Some(Vec::new());
+                // Where nothing was signed since the loss before, nothing more is lost.
+                let signed = |instance: &Instance| !matches!(instance.since, Since::Never | Since::Lost(_));
+                if disk.instance.as_ref().is_some_and(signed) {
+                    disk.drawn_since_loss = Some(Vec::new());
+                }
             }
             Loss::Directory => {
                 coverage.lost_directories += 1;

@@ -329,7 +329,7 @@ impl World {
                 self.oracle.check_next(&machine.era(), honest)?;
             }
             if self.oracle.chain.len() > known {
-                self.change_registry()?;
+                self.change_registry();
             }
             self.check_resumes(&block)?;
             self.check_ledger(actor, height)?;

@@ -3,7 +3,6 @@
 
 use crate::chain::{Chain, endpoint};
 use crate::keys::Key;
-use crate::oracle::{Broken, broken};
 use crate::random::Random;
 use crate::registry::{Masternode, Registry};
 use crate::scenario::{MS, Scenario};
@@ -214,15 +213,14 @@ fn unbond(chain: ChainId, found: &Masternode, owner: &Key) -> Transaction {
 
 impl World {
     /// A block was decided: what it changed, and what is to be changed next.
-    pub fn change_registry(&mut self) -> Result<(), Broken> {
-        self.count_changes()?;
+    pub fn change_registry(&mut self) {
+        self.count_changes();
         let height = self.oracle.chain.len() as u64;
         for place in 0..self.registrar.lanes.len() {
             let mut lane = std::mem::take(&mut self.registrar.lanes[place]);
             self.move_on(&mut lane, height);
             self.registrar.lanes[place] = lane;
         }
-        Ok(())
     }
 
     fn move_on(&mut self, lane: &mut Lane, height: u64) {
@@ -281,9 +279,9 @@ impl World {
         }
     }
 
-    /// What the last block changed, for the record; and whether who was jailed had to be.
-    fn count_changes(&mut self) -> Result<(), Broken> {
-        let Some(block) = self.oracle.chain.last().cloned() else { return Ok(()) };
+    /// What the last block changed, for the record.
+    fn count_changes(&mut self) {
+        let Some(block) = self.oracle.chain.last().cloned() else { return };
         let coverage = &mut self.oracle.coverage;
         for transaction in &block.transactions {
             match transaction.special() {
@@ -306,14 +304,6 @@ impl World {
             coverage.jailed += 1;
             coverage.honest_jailed += u64::from(honest);
             self.trace.note(self.at_us, 16, || format!("{} is jailed", masternode.name));
-            let orderly = self.scenario.unrest.as_ref().is_some_and(|unrest| unrest.orderly);
-            let troubled = node
-                .is_none_or(|node| self.scenario.trouble(node).is_some() || self.scenario.starts_late(node));
-            if honest && orderly && !troubled {
-                let (height, signed) = (block.header.height, &masternode.signed);
-                return broken("jail", format!("honest {node:?} is jailed at {height} for {signed:?}"));
-            }
         }
-        Ok(())
     }
 }

@@ -55,7 +55,7 @@ pub struct Unrest {
     pub jail_cap: u64,
     pub resume_interval: u64,
     pub unbonding_ms: u64,
-    /// Nothing goes wrong but the Byzantine: no honest validator may be jailed.
+    /// Nothing goes wrong but what is Byzantine or planned for single validators.
     pub orderly: bool,
 }
 
