@@ -334,10 +334,8 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         thread(&stopper, "sync", move || sync.run())?,
         thread(&stopper, "serve-blocks", move || serving.run())?,
     ];
-    for checker in checkers {
-        chain.push(thread(&stopper, "check-blocks", move || checker.run())?);
-    }
-    chain.extend(snapshots.threads);
+    let checkers = checkers.into_iter().map(|c| thread(&stopper, "check-blocks", move || c.run()));
+    chain.extend(checkers.collect::<io::Result<Vec<_>>>()?.into_iter().chain(snapshots.threads));
     let router = Router {
         early,
         events: received,
@@ -363,14 +361,8 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         archivist: Archivist::new(&store, &options.genesis, &stopper),
         finished: exit,
     }));
-    let stop = stopper.ordered().clone();
-    spawn(&stopper, &tasks, "router", async move {
-        let _stopped = stop.run_until_cancelled(router.run()).await;
-    });
-    spawn(&stopper, &tasks, "control", control.serve(Arc::new(handle.clone()), stopper.ordered().clone()));
-    spawn(&stopper, &tasks, "watch", watch::states(Arc::clone(&hub), stopper.ordered().clone()));
-    spawn(&stopper, &tasks, "space", Arc::clone(&space).watch(stopper.clone()));
-    tokio::spawn(Arc::clone(&hub).keep_fresh(clock::now, pictures.clone()).in_current_span());
+    let served = control.serve(Arc::new(handle.clone()), stopper.ordered().clone());
+    start_tasks((&stopper, &tasks, &pictures), &hub, &space, router, served);
     let running = Running {
         stopper,
         hub,
@@ -388,6 +380,24 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     };
     tokio::spawn(running.until_stopped().in_current_span());
     Ok(handle)
+}
+
+/// Starts what is not a thread: the router, the control socket, and who watches state and space.
+fn start_tasks(
+    (stopper, tasks, pictures): (&Stopper, &TaskTracker, &CancellationToken),
+    hub: &Arc<Hub>,
+    space: &Arc<Space>,
+    router: Router,
+    control: impl Future<Output = ()> + Send + 'static,
+) {
+    let stop = stopper.ordered().clone();
+    spawn(stopper, tasks, "router", async move {
+        let _stopped = stop.run_until_cancelled(router.run()).await;
+    });
+    spawn(stopper, tasks, "control", control);
+    spawn(stopper, tasks, "watch", watch::states(Arc::clone(hub), stopper.ordered().clone()));
+    spawn(stopper, tasks, "space", Arc::clone(space).watch(stopper.clone()));
+    tokio::spawn(Arc::clone(hub).keep_fresh(clock::now, pictures.clone()).in_current_span());
 }
 
 /// What pictures of the node are made of.
