@@ -94,7 +94,7 @@ pub(super) fn port(patient: &Patient, report: &mut Report) {
 }
 
 pub(super) fn clock(patient: &Patient, report: &mut Report) {
-    const PLACE: &str = "clock";
+    const PLACE: &str = "this machine";
     let remedy = "let the system keep its clock: `timedatectl set-ntp true`";
     let Node::Running(node) = &patient.node else {
         let what = "not compared: that takes the peers of a running node";
