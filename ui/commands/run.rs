@@ -64,7 +64,11 @@ async fn run_headless(
     logging: &Logging,
 ) -> Outcome {
     let told = told_to_stop();
-    let node = open_node(config, genesis, passphrase).await?;
+    // Beginning with a snapshot takes a while; cut off, it is taken up again at the next start.
+    let node = tokio::select! {
+        node = open_node(config, genesis, passphrase) => node?,
+        () = told.cancelled() => return Ok(()),
+    };
     node.follow_log(logging.ring());
     output::note(&format!(
         "masternode: running at {}, data in {}",
@@ -90,7 +94,14 @@ async fn run_on_screen(
     options.can_detach = true;
     let mut screen = Screen::open(options, vec![CleanText::limited(&config.name, 64)], logging.ring())?;
     screen.feeder.phase("reading keys, opening the database, joining the network");
-    let outcome = match open_node(config, genesis, passphrase).await {
+    let opened = tokio::select! {
+        opened = open_node(config, genesis, passphrase) => opened,
+        waited = screen.wait(told.cancelled()) => {
+            screen.close();
+            return waited;
+        }
+    };
+    let outcome = match opened {
         Err(failure) => Err(failure),
         Ok(node) => {
             let shown = node.clone();
