@@ -157,6 +157,16 @@ fn what_a_full_disk_left_of_a_group_is_cut_off_before_the_group_is_written_again
 }
 
 #[test]
+fn a_segment_whose_first_sector_is_lost_with_all_its_groups_is_refused() {
+    let (_root, directory) = scratch();
+    let (_, path) = written(&directory);
+    let length = std::fs::metadata(&path).unwrap().len();
+    std::fs::write(&path, vec![0; usize::try_from(length).unwrap()]).unwrap();
+    let error = Journal::open(&directory, CHAIN, 5).unwrap_err();
+    assert!(matches!(error, JournalError::Damaged { offset: 0, .. }), "{error}");
+}
+
+#[test]
 fn after_an_orderly_stop_nothing_is_cut_off() {
     let (_root, directory) = scratch();
     let (all, path) = written(&directory);
