@@ -288,7 +288,6 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         engine: Arc::clone(&inbox),
         on_fault,
         hub: Arc::clone(&hub),
-        halt: Arc::clone(&halt),
         durable: Arc::clone(&durable),
     };
     let (sync, checkers) = Sync::new(syncer, wishes);

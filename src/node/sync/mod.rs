@@ -24,7 +24,6 @@ use crate::consensus::verify::{EraContext, verify_outline};
 use crate::network::Network;
 use crate::network::router::Recipients;
 use crate::node::clock;
-use crate::node::halt::Halt;
 use crate::node::hub::Hub;
 use crate::node::lanes::{Lane, Lanes};
 use crate::node::verify::{Arrival, OnFault};
@@ -98,7 +97,6 @@ pub struct Syncer {
     pub engine: Arc<Lanes<Arrival>>,
     pub on_fault: OnFault,
     pub hub: Arc<Hub>,
-    pub halt: Arc<Halt>,
     /// Height up to which the database holds every block.
     pub durable: Arc<AtomicU64>,
 }
@@ -263,11 +261,18 @@ impl Sync {
         }
         match result {
             Ok(block) => slot.stage = Stage::Ready { peer, block: Box::new(block) },
-            // Certificate and ids were checked before, so it is the quorum that signed this.
-            Err(fault) => self.with.halt.set(format!(
-                "a quorum decided block {height} and it is not valid here ({fault}): update, or compare the versions of \
-                 the operators"
-            )),
+            Err(fault) => {
+                // Certificate and ids were checked before, so a quorum signed this. It need not be of the
+                // chain, with keys that have left, so the node goes on without whoever follows it.
+                let text = format!(
+                    "block {height} of peer {} has the certificate of a quorum and is not valid ({fault}): if every peer \
+                     has it, update, or compare the versions of the operators",
+                    peer.0.short()
+                );
+                self.with.hub.alert_standing(clock::now(), &text);
+                self.blame(peer, height, &fault.to_string());
+                self.reset();
+            }
         }
     }
 
