@@ -17,7 +17,7 @@ const LONG_FILES: &[(&str, usize)] = &[];
 
 /// Functions over the limit, as `file::function`, with their length.
 const LONG_FUNCTIONS: &[(&str, usize)] =
-    &[("src/node/start.rs::run", 117), ("ui/screens/overview.rs::consensus", 77)];
+    &[("src/node/start.rs::run", 114), ("ui/screens/overview.rs::consensus", 77)];
 
 /// A module of the library, what it may use of the library beside itself.
 const ARROWS: &[(&str, &[&str])] = &[
