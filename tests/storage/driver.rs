@@ -32,6 +32,9 @@ use std::sync::Arc;
 pub const DIR: &str = "STORAGE_DRIVER_DIR";
 /// After so many blocks it stops in order.
 pub const BLOCKS: &str = "STORAGE_DRIVER_BLOCKS";
+/// Without that, after so many: more than any run takes that is to be killed, so that a kill that does not
+/// come fails the test.
+const BLOCKS_MOST: u64 = 2_000;
 /// Exit status of a driver that may not sign.
 pub const LOST: i32 = 3;
 /// Exit status of one that cannot run safely.
@@ -160,7 +163,7 @@ pub fn drive(dir: &Path) -> ! {
     let Open { store, ledger, mut host, writes, mut log, mut voted } = open(dir);
     let tip = ledger.tip();
     say(&format!("found {} {} {voted}", tip.header.height, tip.block.0));
-    let blocks = std::env::var(BLOCKS).ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX);
+    let blocks = std::env::var(BLOCKS).ok().and_then(|text| text.parse().ok()).unwrap_or(BLOCKS_MOST);
     for _ in 0..blocks {
         let height = ledger.tip().header.height + 1;
         for sequence in voted..VOTES {

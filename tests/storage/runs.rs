@@ -33,7 +33,8 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct Report {
     pub ended: Ended,
-    /// Operations until it had found its state; `None` when it did not come so far.
+    /// Operations from its start until it was heard that it had found its state; `None` when it did not
+    /// come so far.
     pub found_at: Option<u64>,
     /// How often it said that something was durable.
     pub said: u64,
@@ -50,6 +51,8 @@ pub struct Run {
     height: u64,
     voted: u32,
     number: u32,
+    /// Operations of all runs before this one.
+    before: u64,
     pub was_orderly: bool,
     /// The newest log was cut as a crash cuts it: what it has lost is told by the other nodes.
     pub may_lack_votes: bool,
@@ -84,6 +87,7 @@ impl Run {
             height: 0,
             voted: 0,
             number: 0,
+            before: 0,
             was_orderly: true,
             may_lack_votes: false,
         }
@@ -97,7 +101,8 @@ impl Run {
         other
     }
 
-    fn spawn(&self, blocks: Option<u64>, log: Option<&Path>) -> Child {
+    fn spawn(&mut self, blocks: Option<u64>, log: Option<&Path>) -> Child {
+        self.before = self.control.operations();
         let errors = std::fs::File::create(self.root.path().join("stderr")).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["driver", "--exact", "--nocapture"]).env(driver::DIR, &self.dir);
@@ -192,7 +197,7 @@ impl Run {
         let number = |at: usize| words[at].parse::<u64>().unwrap();
         match words[0] {
             "found" => {
-                report.found_at = Some(self.control.operations());
+                report.found_at = Some(self.control.operations() - self.before);
                 self.check_found(number(1), words[2], u32::try_from(number(3)).unwrap());
             }
             "voted" => {
