@@ -80,9 +80,10 @@ impl Registrar {
         Self { lanes: vec![lane(ghosts.collect()), lane(steps.into())] }
     }
 
-    /// Changes handed in that have had no effect.
-    pub fn open(&self) -> Vec<Step> {
-        self.lanes.iter().filter_map(|lane| lane.open.map(|(step, _)| step)).collect()
+    /// Changes handed in that are due and have had no effect.
+    pub fn open(&self, registry: &Registry) -> Vec<Step> {
+        let open = self.lanes.iter().filter_map(|lane| lane.open.map(|(step, _)| step));
+        open.filter(|step| !step.has_to_stay(registry)).collect()
     }
 }
 
@@ -111,6 +112,11 @@ impl Step {
             Self::Endpoint(node) => found.endpoint == Some(endpoint(node)),
             _ => false,
         }
+    }
+
+    /// Whether it is to leave and too few would remain.
+    fn has_to_stay(self, registry: &Registry) -> bool {
+        matches!(self, Self::Leave(_) | Self::GhostLeaves(_)) && !registry.can_spare(&self.name())
     }
 
     fn transaction(self, registry: &Registry, chain: &Chain) -> Option<SharedTransaction> {
@@ -232,6 +238,9 @@ impl World {
                 self.rekey(node);
             }
         }
+        // Who has to stay gives up; of those without a machine only so many may be there.
+        lane.open
+            .take_if(|(step, _)| matches!(step, Step::Leave(_)) && step.has_to_stay(&self.oracle.registry));
         if lane.open.is_none() && !self.calm {
             lane.open = lane.waiting.pop_front().map(|step| (step, None));
             if let Some((Step::Rekey(node), _)) = lane.open

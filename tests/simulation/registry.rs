@@ -82,6 +82,12 @@ impl Registry {
             .any(|masternode| masternode.vote_key == *key && masternode.status.is_bonded())
     }
 
+    /// Whether enough would be active if this one left; otherwise it has to stay (protocol §1).
+    pub fn can_spare(&self, name: &str) -> bool {
+        let leaving = self.named(name).is_some_and(|masternode| masternode.status == Status::Active);
+        self.count(Status::Active) - usize::from(leaving) >= COMMITTEE_MIN
+    }
+
     /// Weight of those with a status.
     fn weight(&self, belongs: impl Fn(&Status) -> bool) -> u64 {
         let masternodes = self.masternodes.values().filter(|masternode| belongs(&masternode.status));

@@ -432,7 +432,7 @@ impl World {
             return;
         }
         if self.scenario.unrest.is_some()
-            && !(self.registrar.open().is_empty() && self.idle_keys().is_empty())
+            && !(self.registrar.open(&self.oracle.registry).is_empty() && self.idle_keys().is_empty())
         {
             return;
         }
@@ -462,7 +462,7 @@ impl World {
         let what = format!(
             "open payments {:?}; open changes {:?}; idle keys {:?}; {}",
             self.open_payments(),
-            self.registrar.open(),
+            self.registrar.open(&self.oracle.registry),
             if self.scenario.unrest.is_some() { self.idle_keys() } else { Vec::new() },
             nodes.join("; ")
         );
