@@ -28,7 +28,7 @@ pub const REQUESTS_WAITING_MAX: usize = 64;
 /// Requests of one peer that may wait; it needs one block at a time.
 const REQUESTS_OF_PEER_MAX: u32 = 4;
 /// Bytes of bodies in one answer; well below the largest frame.
-const PAGE_BYTES: u64 = 1 << 20;
+pub const PAGE_BYTES: u64 = 1 << 20;
 
 /// Decided blocks that the store does not have yet; bounded by the queues in front of it.
 #[derive(Debug, Default)]

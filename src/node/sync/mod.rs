@@ -21,11 +21,10 @@ mod window;
 use crate::consensus::input::Input;
 use crate::consensus::trust::Route;
 use crate::consensus::verify::{EraContext, verify_outline};
-use crate::network::Network;
-use crate::network::router::Recipients;
 use crate::node::clock;
 use crate::node::hub::Hub;
 use crate::node::lanes::{Lane, Lanes};
+use crate::node::snapshots::server::Send;
 use crate::node::verify::{Arrival, OnFault};
 use crate::pool::Pool;
 use crate::primitives::block::{Header, Outline};
@@ -46,7 +45,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
-use window::{Ask, Lack, Partial, Stage, Window};
+use window::{Ask, Brought, Lack, Partial, Stage, Window};
 
 pub use check::Worker;
 
@@ -65,6 +64,8 @@ const HANDED_MAX: usize = 4;
 const LAG_MAX: u64 = 16;
 /// How often progress is told, in microseconds.
 const REPORT_US: u64 = 1_000_000;
+/// How often it is told that nobody keeps the blocks this node needs, in microseconds.
+const NOT_KEPT_US: u64 = 600_000_000;
 /// Behind by fewer blocks is no catch-up worth telling.
 const TOLD_FROM: u64 = 2;
 /// Pause between two looks at the clock and at the checkers while there is something to do.
@@ -91,7 +92,8 @@ pub enum SyncEvent {
 
 /// What a catch-up works with.
 pub struct Syncer {
-    pub network: Arc<Network>,
+    /// Where requests go.
+    pub send: Send,
     pub pool: Arc<Pool>,
     pub era: Arc<ArcSwap<EraContext>>,
     pub engine: Arc<Lanes<Arrival>>,
@@ -122,6 +124,9 @@ pub struct Sync {
     way: (u64, VecDeque<BlockId>),
     wanted_us: u64,
     reported_us: u64,
+    /// How often all blocks were dropped: what was checked of an earlier pull does not count.
+    pull: u64,
+    told_not_kept_us: Option<u64>,
 }
 
 impl Sync {
@@ -141,6 +146,8 @@ impl Sync {
             way: (0, VecDeque::new()),
             wanted_us: 0,
             reported_us: 0,
+            pull: 0,
+            told_not_kept_us: None,
         };
         (sync, workers)
     }
@@ -181,17 +188,17 @@ impl Sync {
             }
             SyncEvent::Outline { peer, outline, qc } => self.on_outline(peer, outline, qc),
             SyncEvent::Bodies { peer, height, from, transactions } => {
-                self.on_bodies(peer, height, from, transactions);
+                self.on_bodies(peer, height, from, transactions, now_us);
             }
             SyncEvent::NotKept { peer, height, oldest } => {
-                self.sources.keeps_from(&peer, oldest.max(height.saturating_add(1)));
-                if self.take_ask(height, &peer)
+                if self.take_ask(height, &peer, |_| true)
+                    && self.sources.not_kept(&peer, height, oldest, now_us)
                     && let Some(slot) = self.window.0.get_mut(&height)
                 {
                     slot.failed = Some(peer);
                 }
             }
-            SyncEvent::Route { peer, route } => self.route.want(&self.with.network, peer, route),
+            SyncEvent::Route { peer, route } => self.route.want(&self.with.send, peer, route),
             SyncEvent::Headers { peer, headers } => self.on_headers(peer, &headers),
             SyncEvent::Gone(peer) => {
                 self.route.gone(peer);
@@ -202,7 +209,7 @@ impl Sync {
     }
 
     fn on_headers(&mut self, peer: PeerId, headers: &[Header]) {
-        let answer = self.route.take(&self.with.network, &self.with.on_fault, peer, headers);
+        let answer = self.route.take(&self.with.send, &self.with.on_fault, peer, headers);
         let Some(input) = answer else { return };
         if let Input::Route { route: Ok(route), .. } = &input {
             let first = self.with.era.load().height;
@@ -212,10 +219,11 @@ impl Sync {
         self.push(input);
     }
 
-    /// Whether `peer` was asked for a part of this block; it is not any more.
-    fn take_ask(&mut self, height: u64, peer: &PeerId) -> bool {
+    /// Whether `peer` was asked for this part of this block; it is not any more.
+    fn take_ask(&mut self, height: u64, peer: &PeerId, is_part: impl Fn(Lack) -> bool) -> bool {
         let slot = self.window.0.get_mut(&height);
-        let asked = slot.and_then(|slot| slot.ask.take_if(|ask| ask.peer == *peer)).is_some();
+        let asked =
+            slot.and_then(|slot| slot.ask.take_if(|ask| ask.peer == *peer && is_part(ask.lack))).is_some();
         if asked {
             self.sources.answered(peer);
         }
@@ -224,7 +232,7 @@ impl Sync {
 
     fn on_outline(&mut self, peer: PeerId, outline: Outline, qc: Qc) {
         let height = outline.header.height;
-        if !self.take_ask(height, &peer) {
+        if !self.take_ask(height, &peer, |lack| lack == Lack::Outline) {
             return;
         }
         if let Some(slot) = self.window.0.get_mut(&height)
@@ -236,17 +244,30 @@ impl Sync {
         }
     }
 
-    fn on_bodies(&mut self, peer: PeerId, height: u64, from: u32, transactions: Vec<Transaction>) {
-        if !self.take_ask(height, &peer) {
+    fn on_bodies(
+        &mut self,
+        peer: PeerId,
+        height: u64,
+        from: u32,
+        transactions: Vec<Transaction>,
+        now_us: u64,
+    ) {
+        // Bodies from elsewhere on are no answer: whoever sends them has its time to send the right ones.
+        if !self.take_ask(height, &peer, |lack| lack == Lack::Bodies(from)) {
             return;
         }
         let Some(slot) = self.window.0.get_mut(&height) else { return };
         let Stage::Certified(partial) = &mut slot.stage else { return };
         match partial.take(from, transactions) {
-            Ok(()) => {
+            Ok(brought) => {
                 partial.peer = peer;
-                if partial.missing().is_none() {
-                    self.sources.served(&peer);
+                match brought {
+                    Brought::Whole => self.sources.served(&peer),
+                    Brought::Page => {}
+                    Brought::Little => {
+                        slot.failed = Some(peer);
+                        self.sources.dawdled(&peer, now_us);
+                    }
                 }
             }
             Err(fault) => self.blame(peer, height, fault),
@@ -254,7 +275,10 @@ impl Sync {
     }
 
     fn on_checked(&mut self, checked: Checked) {
-        let Checked { height, peer, result } = checked;
+        let Checked { height, pull, peer, result } = checked;
+        if pull != self.pull {
+            return;
+        }
         let Some(slot) = self.window.0.get_mut(&height) else { return };
         if !matches!(slot.stage, Stage::Checking) {
             return;
@@ -303,14 +327,16 @@ impl Sync {
         }
         self.window.0.clear();
         self.known.clear();
+        self.pull += 1;
     }
 
     /// Everything that can be done now.
     fn advance(&mut self, now_us: u64) {
         let next = self.follow_engine(now_us);
         self.sources.expire(now_us);
-        let target = self.sources.target(now_us);
+        let target = self.sources.target(next, now_us);
         if now_us.saturating_sub(self.wanted_us) > GOAL_US || target < next {
+            self.tell_not_kept(next, now_us);
             self.reset();
             self.progress.end();
             self.with.hub.sync.store(None);
@@ -326,6 +352,21 @@ impl Sync {
         self.check();
         self.hand(next, now_us);
         self.report(now_us, target);
+    }
+
+    /// Says so when those who are ahead do not keep what this node needs.
+    fn tell_not_kept(&mut self, next: u64, now_us: u64) {
+        let Some(oldest) = self.sources.oldest_kept(next, now_us) else { return };
+        if self.told_not_kept_us.is_some_and(|told_us| now_us.saturating_sub(told_us) < NOT_KEPT_US) {
+            return;
+        }
+        self.told_not_kept_us = Some(now_us);
+        let text = format!(
+            "this node needs block {next}, and of the peers that are ahead none keeps a block before {oldest}: connect to              one that keeps more, or begin with a snapshot in a new data directory"
+        );
+        tracing::warn!(event = "sync-not-kept", next, oldest, "{text}");
+        let kind = EventKind::Alert { level: AlertLevel::Warning, text: CleanText::new(&text) };
+        self.with.hub.publish(clock::wall_ms(), kind);
     }
 
     /// Takes note of what the engine has adopted; the height it decides next.
@@ -366,13 +407,14 @@ impl Sync {
         for (height, slot) in &mut self.window.0 {
             if let Some(ask) = slot.ask.take_if(|ask| now_us.saturating_sub(ask.since_us) > ANSWER_US) {
                 slot.failed = Some(ask.peer);
-                late.push((*height, ask.peer));
+                self.sources.answered(&ask.peer);
+                late.push((*height, ask));
             }
             refused |=
                 matches!(slot.stage, Stage::Handed { at_us } if now_us.saturating_sub(at_us) > ADOPT_US);
         }
-        for (height, peer) in late {
-            if self.sources.stalled(&peer, now_us) {
+        for (height, Ask { peer, since_us, .. }) in late {
+            if self.sources.stalled(&peer, since_us, now_us) {
                 let text = format!(
                     "peer {} did not send block {height} within {} s: others are asked",
                     peer.0.short(),
@@ -417,6 +459,9 @@ impl Sync {
                 };
                 let header = Arc::new(outline.header.clone());
                 let partial = Partial::new(*outline, qc, peer, |txid| self.with.pool.body(txid));
+                if partial.missing().is_none() {
+                    self.sources.served(&peer);
+                }
                 slot.stage = Stage::Certified(Box::new(partial));
                 // Otherwise the committee changes: the engine will say to whom.
                 if let Some(context) = known.context.successor(header, known.root) {
@@ -440,9 +485,9 @@ impl Sync {
                 Lack::Outline => Message::GetBlock { height },
                 Lack::Bodies(from) => Message::GetBlockBodies { height, from },
             };
-            slot.ask = Some(Ask { peer, since_us: now_us });
+            slot.ask = Some(Ask { peer, lack, since_us: now_us });
             self.sources.asked(&peer);
-            self.with.network.send(Recipients::Peer(peer), &request);
+            (self.with.send)(peer, &request);
         }
     }
 
@@ -460,7 +505,7 @@ impl Sync {
             let peer = partial.peer;
             let (block, qc) = partial.into_block();
             let context = Arc::clone(&known.context);
-            self.checkers.submit(Job { height: *height, peer, block, qc, context });
+            self.checkers.submit(Job { height: *height, pull: self.pull, peer, block, qc, context });
         }
     }
 
@@ -507,3 +552,6 @@ impl Sync {
         self.with.hub.sync.store(info.map(Arc::new));
     }
 }
+
+#[cfg(test)]
+mod tests;

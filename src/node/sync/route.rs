@@ -9,8 +9,7 @@ use crate::consensus::input::Input;
 use crate::consensus::trust::{Route, RouteFault};
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
-use crate::network::Network;
-use crate::network::router::Recipients;
+use crate::node::snapshots::server::Send;
 use crate::node::verify::OnFault;
 use crate::primitives::block::Header;
 use crate::primitives::hash::BlockId;
@@ -63,7 +62,7 @@ struct Active {
 
 impl RoutePull {
     /// The machine wants this route and says that `peer` is ahead.
-    pub fn want(&mut self, network: &Network, peer: PeerId, wanted: Route) {
+    pub fn want(&mut self, send: &Send, peer: PeerId, wanted: Route) {
         let route = match self.0.take() {
             Some(active) if active.route.is_same(&wanted) => {
                 if active.peer.is_some() && active.asked.elapsed() < ANSWER_MAX {
@@ -74,12 +73,12 @@ impl RoutePull {
             }
             _ => wanted,
         };
-        self.ask(network, peer, route);
+        self.ask(send, peer, route);
     }
 
-    fn ask(&mut self, network: &Network, peer: PeerId, route: Route) {
+    fn ask(&mut self, send: &Send, peer: PeerId, route: Route) {
         if let Some((last, count)) = route.wanted() {
-            network.send(Recipients::Peer(peer), &Message::GetHeaders { last, count });
+            send(peer, &Message::GetHeaders { last, count });
             self.0 = Some(Active { peer: Some(peer), asked: Instant::now(), route });
         }
     }
@@ -87,7 +86,7 @@ impl RoutePull {
     /// Takes an answer; what the machine has to know of it.
     pub fn take(
         &mut self,
-        network: &Network,
+        send: &Send,
         on_fault: &OnFault,
         peer: PeerId,
         headers: &[Header],
@@ -104,7 +103,7 @@ impl RoutePull {
                 Some(Input::Route { from: peer, route: Ok(active.route) })
             }
             Ok(()) => {
-                self.ask(network, peer, active.route);
+                self.ask(send, peer, active.route);
                 None
             }
             Err(fault @ RouteFault::Invalid) => {
