@@ -16,6 +16,7 @@ mod peers;
 mod progress;
 pub mod route;
 
+mod way;
 mod window;
 
 use crate::consensus::input::Input;
@@ -30,21 +31,23 @@ use crate::pool::Pool;
 use crate::primitives::block::{Header, Outline};
 use crate::primitives::certificate::Qc;
 use crate::primitives::clean::CleanText;
-use crate::primitives::hash::{BlockId, Hash};
+use crate::primitives::hash::Hash;
 use crate::primitives::keys::verify_batch;
 use crate::primitives::message::{Message, PeerId};
 use crate::primitives::transaction::Transaction;
+use crate::primitives::trusted::TrustedHeader;
 use crate::telemetry::event::{AlertLevel, EventKind};
 use arc_swap::ArcSwap;
 use check::{Checked, Checkers, Job};
 use peers::Sources;
 use progress::Progress;
 use route::RoutePull;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
+use way::Way;
 use window::{Ask, Brought, Lack, Partial, Stage, Window};
 
 pub use check::Worker;
@@ -56,6 +59,8 @@ pub const EVENTS_WAITING_MAX: usize = 64;
 const ANSWER_US: u64 = 4_000_000;
 /// How long a wish of the machine counts, in microseconds: it is repeated every second.
 const GOAL_US: u64 = 5_000_000;
+/// How long the way to the trusted block is kept when nobody is ahead any more, in microseconds.
+const WAY_US: u64 = 60_000_000;
 /// How long the engine may take to adopt a block before it is pulled anew, in microseconds.
 const ADOPT_US: u64 = 10_000_000;
 /// Blocks handed to the engine and not adopted.
@@ -109,6 +114,11 @@ struct Known {
     root: Hash,
 }
 
+/// The block before the one that is decided next.
+fn tip(era: &EraContext) -> TrustedHeader {
+    TrustedHeader { height: era.height.saturating_sub(1), id: era.previous }
+}
+
 /// A catch-up under way, on a thread of its own.
 pub struct Sync {
     with: Syncer,
@@ -120,8 +130,7 @@ pub struct Sync {
     known: BTreeMap<u64, Known>,
     progress: Progress,
     route: RoutePull,
-    /// Height of the first and ids of all blocks on the way to the trusted one.
-    way: (u64, VecDeque<BlockId>),
+    way: Way,
     wanted_us: u64,
     reported_us: u64,
     /// How often all blocks were dropped: what was checked of an earlier pull does not count.
@@ -143,7 +152,7 @@ impl Sync {
             known: BTreeMap::new(),
             progress: Progress::default(),
             route: RoutePull::default(),
-            way: (0, VecDeque::new()),
+            way: Way::default(),
             wanted_us: 0,
             reported_us: 0,
             pull: 0,
@@ -155,7 +164,8 @@ impl Sync {
     /// Works until nobody can want anything any more.
     pub fn run(mut self) {
         loop {
-            let idle = self.window.0.is_empty() && !self.checkers.is_busy() && !self.progress.is_running();
+            let pulling = !self.window.0.is_empty() || self.progress.is_running() || self.checkers.is_busy();
+            let idle = !pulling && !self.route.is_under_way() && self.way.is_empty();
             let event = match idle {
                 true => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 false => self.events.recv_timeout(TICK),
@@ -198,23 +208,28 @@ impl Sync {
                     slot.failed = Some(peer);
                 }
             }
-            SyncEvent::Route { peer, route } => self.route.want(&self.with.send, peer, route),
-            SyncEvent::Headers { peer, headers } => self.on_headers(peer, &headers),
+            SyncEvent::Route { peer, route } => self.route.want(&self.with.send, peer, route, now_us),
+            SyncEvent::Headers { peer, headers } => self.on_headers(peer, &headers, now_us),
             SyncEvent::Gone(peer) => {
-                self.route.gone(peer);
+                self.route.gone(peer, now_us);
                 self.sources.remove(&peer);
                 self.window.release(&peer);
             }
         }
     }
 
-    fn on_headers(&mut self, peer: PeerId, headers: &[Header]) {
-        let answer = self.route.take(&self.with.send, &self.with.on_fault, peer, headers);
+    fn on_headers(&mut self, peer: PeerId, headers: &[Header], now_us: u64) {
+        let answer = self.route.take(&self.with.send, &self.with.on_fault, peer, headers, now_us);
         let Some(input) = answer else { return };
         if let Input::Route { route: Ok(route), .. } = &input {
-            let first = self.with.era.load().height;
-            self.way = (first, route.clone().into_ids().unwrap_or_default());
-            self.reset();
+            // The chain may have gone on while the headers came.
+            let (from, _) = route.ends();
+            let ids = route.clone().into_ids().unwrap_or_default();
+            self.way = Way::new(from, ids, tip(&self.with.era.load()));
+            if !self.way.is_empty() {
+                self.wanted_us = now_us;
+                self.reset();
+            }
         }
         self.push(input);
     }
@@ -334,6 +349,10 @@ impl Sync {
     fn advance(&mut self, now_us: u64) {
         let next = self.follow_engine(now_us);
         self.sources.expire(now_us);
+        self.route.expire(now_us);
+        if now_us.saturating_sub(self.wanted_us) > WAY_US {
+            self.way = Way::default();
+        }
         let target = self.sources.target(next, now_us);
         if now_us.saturating_sub(self.wanted_us) > GOAL_US || target < next {
             self.tell_not_kept(next, now_us);
@@ -391,11 +410,8 @@ impl Sync {
         }
         self.known = self.known.split_off(&next);
         let root = era.committee.root();
-        self.known.entry(next).or_insert(Known { context: era, root });
-        while self.way.0 < next && !self.way.1.is_empty() {
-            self.way.1.pop_front();
-            self.way.0 += 1;
-        }
+        self.known.entry(next).or_insert_with(|| Known { context: Arc::clone(&era), root });
+        self.way.follow(tip(&era));
         next
     }
 
@@ -438,12 +454,7 @@ impl Sync {
             let Some(slot) = self.window.0.get_mut(&height) else { return };
             if let Stage::Outlined { peer, outline, qc } = &slot.stage {
                 let peer = *peer;
-                let beside = self.way.1.front().is_some()
-                    && height
-                        .checked_sub(self.way.0)
-                        .and_then(|place| self.way.1.get(usize::try_from(place).ok()?))
-                        .is_some_and(|id| *id != outline.header.id());
-                let judged = match beside {
+                let judged = match self.way.is_beside(height, outline.header.id()) {
                     true => Err("a block beside the way to the trusted one".to_owned()),
                     false => verify_outline(outline, qc, &known.context, &verify_batch)
                         .map_err(|fault| fault.to_string()),

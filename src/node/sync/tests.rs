@@ -7,6 +7,7 @@ use crate::ledger::Ledger;
 use crate::node::host::ChainHost;
 use crate::node::hub::Identity;
 use crate::node::settings;
+use crate::node::sync::peers::REQUESTS_MAX;
 use crate::node::tests::servers::{self, Chain};
 use crate::node::tests::{genesis, payment};
 use crate::pool::PoolLimits;
@@ -277,4 +278,115 @@ fn what_was_checked_of_a_pull_that_was_dropped_does_not_count_for_the_next() {
     assert_eq!(world.handed(), [1]);
     world.adopt(1);
     assert!(world.sync.window.0.is_empty());
+}
+
+impl World {
+    /// The way from the tip of this moment to the last block.
+    fn route(&self) -> Route {
+        let (last, _) = self.chain.last().unwrap();
+        let trusted = TrustedHeader { height: last.header.height, id: last.id() };
+        Route::new(tip(&self.sync.with.era.load()), trusted, 0).unwrap()
+    }
+
+    fn wants_route(&mut self, number: u8, route: &Route) -> Vec<(PeerId, Message)> {
+        self.tell(SyncEvent::Route { peer: peer(number), route: route.clone() });
+        self.asked()
+    }
+}
+
+#[test]
+fn a_way_that_arrives_after_the_tip_moved_costs_no_honest_peer_its_connection() {
+    for moved in 0..3 {
+        let mut world = World::new(&[0; 5]);
+        let route = world.route();
+        let asked = world.wants_route(1, &route);
+        let headers = world.answer(&asked[0].1);
+        world.adopt(moved);
+        world.answers(peer(1), headers);
+        assert!(!world.sync.way.is_empty());
+        world.claims(2, 5);
+        world.serve(|world, _, request| Some(world.answer(request)));
+        assert!(world.cut_off.lock().is_empty(), "after {moved}");
+        assert_eq!(world.handed(), (moved + 1..=5).take(HANDED_MAX).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn whoever_has_a_block_beside_the_way_is_cut_off_before_its_bodies_are_pulled() {
+    let (mut world, forged) = (World::new(&[0; 3]), World::new(&[2; 3]));
+    let route = world.route();
+    let asked = world.wants_route(1, &route);
+    let headers = world.answer(&asked[0].1);
+    world.answers(peer(1), headers);
+    world.claims(2, 3);
+    let asked = world.serve(|_, _, request| Some(forged.answer(request)));
+    assert_eq!(world.cut_off.lock()[..], [peer(2)]);
+    assert!(asked.iter().all(|(_, request)| matches!(request, Message::GetBlock { .. })), "{asked:?}");
+}
+
+#[test]
+fn a_way_and_its_pull_are_dropped_when_nobody_is_ahead_any_more() {
+    let mut world = World::new(&[0; 3]);
+    let route = world.route();
+    let asked = world.wants_route(1, &route);
+    assert!(world.sync.route.is_under_way());
+    let later_us = world.now_us + WAY_US + 1;
+    world.sync.advance(later_us);
+    assert!(!world.sync.route.is_under_way(), "nobody wishes for it");
+    world.now_us = later_us;
+    world.wants_route(1, &route);
+    let headers = world.answer(&asked[0].1);
+    world.answers(peer(1), headers);
+    assert!(!world.sync.way.is_empty());
+    world.sync.advance(later_us + WAY_US + 1);
+    assert!(world.sync.way.is_empty());
+}
+
+#[test]
+fn who_did_not_bring_headers_lets_others_go_first_however_often_it_says_that_it_is_ahead() {
+    // In silence, without them, and with another block at the trusted height.
+    let other = World::new(&[2; 3]);
+    let answers: [Option<Message>; 3] = [
+        None,
+        Some(Message::Headers(Vec::new())),
+        Some(other.answer(&Message::GetHeaders { last: 3, count: 3 })),
+    ];
+    for answer in answers {
+        let mut world = World::new(&[0; 3]);
+        let route = world.route();
+        let (mut asked_honest, begun_us) = (false, world.now_us);
+        for tick in 1..=800 {
+            // A hundred times a second the one, once a second the other, which comes second.
+            world.now_us = begun_us + tick * 10_000;
+            for (to, _) in world.wants_route(1, &route) {
+                asked_honest |= to == peer(2);
+                if let Some(answer) = answer.clone().filter(|_| to == peer(1)) {
+                    world.answers(to, answer);
+                }
+            }
+            if tick % 100 == 0 {
+                asked_honest |= world.wants_route(2, &route).iter().any(|(to, _)| *to == peer(2));
+            }
+        }
+        assert!(asked_honest, "{answer:?}");
+        // Nobody else being there it is asked again.
+        let mut world = World::new(&[0; 3]);
+        assert_eq!(world.wants_route(1, &route).len(), 1);
+        let again = (1..10).any(|_| {
+            world.now_us += S;
+            !world.wants_route(1, &route).is_empty()
+        });
+        assert!(again);
+    }
+}
+
+#[test]
+fn headers_in_pieces_are_no_answer() {
+    let mut world = World::new(&[0; 5]);
+    let route = world.route();
+    world.wants_route(1, &route);
+    let piece = world.answer(&Message::GetHeaders { last: 5, count: 1 });
+    world.answers(peer(1), piece);
+    assert_eq!(world.cut_off.lock()[..], [peer(1)]);
+    assert_eq!(world.wants_route(2, &route).len(), 1, "the next one is asked");
 }
