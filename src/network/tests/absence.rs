@@ -24,7 +24,8 @@ async fn stood_still(node: &mut Node) -> (u64, bool) {
 async fn after_ninety_seconds_of_standstill_the_node_says_so_and_connects_anew_at_once() {
     let mut one = start(options(&[]), identity(1)).await;
     let mut two = start(options(&[one.address()]), identity(2)).await;
-    (one.up().await, two.up().await);
+    one.up().await;
+    two.up().await;
     stand_still(Duration::from_secs(90)).await;
     for node in [&mut one, &mut two] {
         let (seconds, suspended) = stood_still(node).await;
@@ -38,7 +39,8 @@ async fn after_ninety_seconds_of_standstill_the_node_says_so_and_connects_anew_a
 async fn a_standstill_shorter_than_the_idle_timeout_costs_no_connection() {
     let mut one = start(options(&[]), identity(1)).await;
     let mut two = start(options(&[one.address()]), identity(2)).await;
-    (one.up().await, two.up().await);
+    one.up().await;
+    two.up().await;
     stand_still(Duration::from_secs(8)).await;
     // Whatever comes first is looked at: no end of the connection.
     for node in [&mut one, &mut two] {
@@ -52,7 +54,8 @@ async fn a_standstill_shorter_than_the_idle_timeout_costs_no_connection() {
 async fn a_wrong_clock_is_read_with_its_side_and_its_error() {
     let mut one = start(NetworkOptions { clock_error_ms: -90_000, ..options(&[]) }, identity(1)).await;
     let mut two = start(options(&[one.address()]), identity(2)).await;
-    (one.up().await, two.up().await);
+    one.up().await;
+    two.up().await;
     for (node, expected) in [(&one, 90_000_000i64), (&two, -90_000_000)] {
         let read = timeout(PATIENCE, async {
             loop {
