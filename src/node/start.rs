@@ -12,7 +12,6 @@ use crate::ledger::Ledger;
 use crate::ledger::genesis::Genesis;
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
-use crate::network::router::Recipients;
 use crate::network::{Identity as NetworkIdentity, Network, NetworkError};
 use crate::node::archivist::Archivist;
 use crate::node::blocks::{BlockServer, RecentBlocks, store_blocks};
@@ -34,6 +33,7 @@ use crate::node::router::{EVENTS_WAITING_MAX, Router};
 use crate::node::settings;
 use crate::node::snapshots;
 use crate::node::snapshots::begin::{self, Joined};
+use crate::node::snapshots::server::send_by;
 use crate::node::sources::NodeSources;
 use crate::node::space::Space;
 use crate::node::sync::route::TrustError;
@@ -282,9 +282,8 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let space = Space::new(options.config.data_dir.clone(), hub.identity.space, Arc::clone(&inbox));
     let workers = verify_with(&verifier, &inbox, &era, &on_fault, &hub, &stopper)?;
     let (pulls, wishes) = sync_channel(PULLS_WAITING_MAX);
-    let asking = Arc::clone(&network);
     let syncer = Syncer {
-        send: Box::new(move |peer, request| asking.send(Recipients::Peer(peer), request)),
+        send: send_by(&network),
         pool: Arc::clone(&pool),
         era: Arc::clone(&era),
         engine: Arc::clone(&inbox),

@@ -64,7 +64,7 @@ pub fn serve(
     let stopping = stopper.ordered().clone();
     let stopping = Box::new(move || stopping.is_cancelled());
     let (clerk, maker) = maker::maker(Arc::clone(&shelf), config.storage.snapshot_blocks, stopping);
-    let (desk, server) = SnapshotServer::new(shelf, Arc::clone(prover), Arc::clone(network));
+    let (desk, server) = SnapshotServer::new(shelf, Arc::clone(prover), network);
     let threads = vec![
         thread(stopper, "make-snapshots", move || maker.run())?,
         thread(stopper, "serve-snapshots", move || server.run())?,

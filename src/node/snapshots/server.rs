@@ -78,6 +78,13 @@ fn answered(waiting: &Mutex<HashMap<PeerId, u32>>, peer: PeerId) {
 /// Whom answers go to.
 pub type Send = Box<dyn Fn(PeerId, &Message) + std::marker::Send>;
 
+/// Sends over the network.
+#[must_use]
+pub fn send_by(network: &Arc<Network>) -> Send {
+    let network = Arc::clone(network);
+    Box::new(move |peer, message| network.send(Recipients::Peer(peer), message))
+}
+
 /// See the module.
 pub struct SnapshotServer {
     requests: Receiver<(PeerId, Message)>,
@@ -90,9 +97,8 @@ pub struct SnapshotServer {
 impl SnapshotServer {
     /// A server and where its requests go.
     #[must_use]
-    pub fn new(shelf: Arc<Shelf>, prover: Arc<Prover>, network: Arc<Network>) -> (Desk, Self) {
-        let send = move |peer, answer: &Message| network.send(Recipients::Peer(peer), answer);
-        Self::sending(shelf, prover, Box::new(send))
+    pub fn new(shelf: Arc<Shelf>, prover: Arc<Prover>, network: &Arc<Network>) -> (Desk, Self) {
+        Self::sending(shelf, prover, send_by(network))
     }
 
     /// A server whose answers go to `send`.
