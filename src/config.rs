@@ -152,7 +152,7 @@ pub struct StorageConfig {
     pub snapshots_kept: u32,
     /// Blocks between two snapshots.
     pub snapshot_blocks: u64,
-    /// Most bytes that all snapshots take on disk.
+    /// Most bytes that all snapshots take on disk, besides the newest while the next one is made.
     pub snapshot_bytes_max: u64,
     /// Newest blocks whose transactions are kept; 0 for all. Headers and certificates are always kept.
     pub prune_blocks: u64,

@@ -23,7 +23,6 @@ use crate::primitives::keys::{Checker, PublicKey};
 use crate::primitives::params::Params;
 use crate::primitives::transaction::{OutPoint, Utxo};
 use crate::primitives::vote::Step;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// The only version of a manifest.
@@ -339,13 +338,6 @@ fn part_digest(bytes: &[u8]) -> Hash {
 #[must_use]
 pub fn registry_bytes(registry: &Registry) -> Vec<u8> {
     encode(&registry.parts())
-}
-
-/// Where a part of the registry is within its bytes.
-#[must_use]
-pub fn registry_range(part: u32, bytes: usize) -> Range<usize> {
-    let from = (part as usize).saturating_mul(REGISTRY_PART_BYTES).min(bytes);
-    from..from.saturating_add(REGISTRY_PART_BYTES).min(bytes)
 }
 
 /// Appends an output to a chunk.

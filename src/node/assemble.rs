@@ -183,13 +183,13 @@ impl Assembler {
             }
             _ => Some(*self.behind_since_us.get_or_insert(now_us)),
         };
-        let behind_long = behind_since_us.is_some_and(|since_us| now_us - since_us > BEHIND_GRACE_US);
-        // Who claims to be ahead and sends nothing for long does not keep this state up.
-        let pulling = hub.sync.load().is_some();
-        let claimed_long = behind_since_us.is_some_and(|since_us| now_us - since_us > CLAIM_GRACE_US);
-        if (ahead > 1 || behind_long) && (pulling || !claimed_long) {
-            let (height, target) = (view.height.saturating_sub(1), view.best_height.saturating_sub(1));
-            return NodeState::Syncing { height, target };
+        let behind_us = behind_since_us.map_or(0, |since_us| now_us - since_us);
+        // What is caught up with is known where that is done. One block is not told there, and who claims to
+        // be ahead and sends nothing for long does not keep this state up.
+        let target = hub.sync.load().as_ref().map(|sync| sync.target);
+        let late = (BEHIND_GRACE_US + 1..=CLAIM_GRACE_US).contains(&behind_us);
+        if let Some(target) = target.or_else(|| late.then(|| view.best_height.saturating_sub(1))) {
+            return NodeState::Syncing { height: view.height.saturating_sub(1), target };
         }
         let connected_weight = connected_weight(committee, machine);
         if connected_weight < committee.quorum() {

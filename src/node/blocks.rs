@@ -1,32 +1,29 @@
 //! Decided blocks for peers that are behind, read off the engine; and the thread that stores them.
 //!
-//! A block is served from memory until the store has it, then from the store. Each peer may have a few
-//! requests waiting; what is beyond it is dropped, and the peer asks again or asks another.
+//! A block is served from memory until the store has it, then from the store.
 
 use crate::consensus::trust::HEADERS_MAX;
 use crate::ledger::apply::BlockWrite;
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
-use crate::network::Network;
-use crate::network::router::Recipients;
 use crate::node::halt::Halt;
+use crate::node::served::budget::Rate;
+use crate::node::served::{Desk, Limits, Send, Served};
 use crate::node::snapshots::maker::Clerk;
 use crate::node::space::{Space, Writer};
 use crate::primitives::block::{Block, Header, Outline};
 use crate::primitives::certificate::Qc;
 use crate::primitives::hash::Txid;
-use crate::primitives::message::{Message, PeerId};
+use crate::primitives::message::Message;
 use crate::primitives::transaction::Transaction;
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::Receiver;
 
-/// Requests of all peers that may wait.
-pub const REQUESTS_WAITING_MAX: usize = 64;
-/// Requests of one peer that may wait; it needs one block at a time.
-const REQUESTS_OF_PEER_MAX: u32 = 4;
+/// What one peer may ask for (protocol §8); it needs few blocks at a time.
+const LIMITS: Limits = Limits { of_peer_max: 4, rate: Rate { bytes: 16 << 20, burst_bytes: 32 << 20 } };
 /// Most blocks in one write of the database.
 const WRITE_BLOCKS_MAX: usize = 64;
 /// Most transactions in them, unless one block has more: what sled holds in memory until a write ends.
@@ -130,67 +127,24 @@ fn commit(store: &Store, writes: &[BlockWrite], space: &Space) -> Result<(), Sto
     result
 }
 
-/// Takes requests for decided blocks, few of each peer.
-#[derive(Debug)]
-pub struct Counter {
-    queue: SyncSender<(PeerId, Message)>,
-    waiting: Arc<Mutex<HashMap<PeerId, u32>>>,
-}
-
-impl Counter {
-    /// Takes a request, or drops it.
-    pub fn ask(&self, peer: PeerId, request: Message) {
-        {
-            let mut waiting = self.waiting.lock();
-            let of_peer = waiting.entry(peer).or_default();
-            if *of_peer >= REQUESTS_OF_PEER_MAX {
-                return;
-            }
-            *of_peer += 1;
-        }
-        if self.queue.try_send((peer, request)).is_err() {
-            answered(&self.waiting, peer);
-        }
-    }
-}
-
-fn answered(waiting: &Mutex<HashMap<PeerId, u32>>, peer: PeerId) {
-    let mut waiting = waiting.lock();
-    if let Some(of_peer) = waiting.get_mut(&peer) {
-        *of_peer = of_peer.saturating_sub(1);
-        if *of_peer == 0 {
-            waiting.remove(&peer);
-        }
-    }
-}
-
 /// Answers requests for decided blocks, on a thread of its own.
 pub struct BlockServer {
-    requests: Receiver<(PeerId, Message)>,
-    waiting: Arc<Mutex<HashMap<PeerId, u32>>>,
+    served: Served,
     store: Arc<Store>,
     recent: Arc<RecentBlocks>,
-    network: Arc<Network>,
 }
 
 impl BlockServer {
-    /// A server and where its requests go.
+    /// A server whose answers go to `send`, and where its requests go.
     #[must_use]
-    pub fn new(store: Arc<Store>, recent: Arc<RecentBlocks>, network: Arc<Network>) -> (Counter, Self) {
-        let (queue, requests) = std::sync::mpsc::sync_channel(REQUESTS_WAITING_MAX);
-        let waiting = Arc::default();
-        let counter = Counter { queue, waiting: Arc::clone(&waiting) };
-        (counter, Self { requests, waiting, store, recent, network })
+    pub fn new(store: Arc<Store>, recent: Arc<RecentBlocks>, send: Send) -> (Desk, Self) {
+        let (desk, served) = Served::new(LIMITS, send);
+        (desk, Self { served, store, recent })
     }
 
     /// Answers until nobody asks any more.
     pub fn run(&self) {
-        while let Ok((peer, request)) = self.requests.recv() {
-            if let Some(answer) = self.answer(&request) {
-                self.network.send(Recipients::Peer(peer), &answer);
-            }
-            answered(&self.waiting, peer);
-        }
+        self.served.run(|request| self.answer(request));
     }
 
     /// `None` for what this node does not have.
@@ -301,5 +255,33 @@ mod tests {
         assert_eq!(heights(&mut next), [1, 2, 3, 4]);
         assert_eq!(heights(&mut next), [5, 6]);
         assert!(next.is_none());
+    }
+
+    #[test]
+    fn a_peer_is_sent_its_share_of_bytes_and_others_are_answered_meanwhile() {
+        use crate::ledger::store::StoreOptions;
+        use crate::primitives::keys::PublicKey;
+        use crate::primitives::message::PeerId;
+        let dir = tempfile::tempdir().unwrap();
+        let genesis = genesis_with(1);
+        let store = Store::open(dir.path(), &genesis, StoreOptions { cache_bytes: 4 << 20 }).unwrap();
+        let (block, qc, _) = extend(&Ledger::in_memory(&genesis), Vec::new());
+        let recent = Arc::new(RecentBlocks::default());
+        recent.add(Arc::new(block), qc);
+        let (sender, sent) = std::sync::mpsc::channel();
+        let send = Box::new(move |peer, answer: &Message| sender.send((peer, answer.clone())).unwrap());
+        let (desk, server) = BlockServer::new(Arc::new(store), recent, send);
+        let peer = |seed| PeerId(PublicKey([seed; 32]));
+        (0..100).for_each(|_| desk.ask(peer(1), Message::GetBlock { height: 1 }));
+        desk.ask(peer(2), Message::GetHeaders { last: 1, count: 1 });
+        drop(desk);
+        server.run();
+        let sent: Vec<_> = sent.try_iter().collect();
+        assert_eq!(sent.iter().filter(|(to, _)| *to == peer(1)).count(), LIMITS.of_peer_max as usize);
+        assert!(
+            matches!(&sent[..], [.., (to, Message::Headers(headers))] if *to == peer(2) && headers.len() == 1)
+        );
+        // What the protocol says of it.
+        assert_eq!((LIMITS.rate.bytes, LIMITS.rate.burst_bytes), (16 << 20, 32 << 20));
     }
 }

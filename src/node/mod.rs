@@ -26,6 +26,7 @@ pub mod prover;
 pub mod pruner;
 pub mod restored;
 mod router;
+pub mod served;
 pub mod settings;
 pub mod snapshots;
 pub mod sources;

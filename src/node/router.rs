@@ -6,11 +6,11 @@
 //! dropped and come again when others vote for them.
 
 use crate::network::NetworkEvent;
-use crate::node::blocks::Counter;
 use crate::node::clock;
 use crate::node::hub::Hub;
 use crate::node::lanes::Lane;
-use crate::node::snapshots::server::Desk;
+use crate::node::served::Desk;
+use crate::node::snapshots::server::is_request;
 use crate::node::sync::SyncEvent;
 use crate::node::verify::{Verifier, Work};
 use crate::pool::Pool;
@@ -62,7 +62,7 @@ pub struct Router {
     pub verifier: Verifier,
     pub pool: Arc<Pool>,
     pub pulls: SyncSender<SyncEvent>,
-    pub server: Counter,
+    pub server: Desk,
     pub snapshots: Desk,
     pub hub: Arc<Hub>,
 }
@@ -131,7 +131,7 @@ impl Router {
             Message::Headers(headers) => {
                 let _again = self.pulls.try_send(SyncEvent::Headers { peer, headers });
             }
-            request if Desk::is_request(&request) => self.snapshots.ask(peer, request),
+            request if is_request(&request) => self.snapshots.ask(peer, request),
             message => self.urgent(peer, Work::Message { from: peer, message }).await,
         }
     }

@@ -30,10 +30,10 @@ use crate::node::outlet::{self, BLOCKS_WAITING_MAX, Outlet};
 use crate::node::prover::Prover;
 use crate::node::pruner;
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
+use crate::node::served::send_by;
 use crate::node::settings;
 use crate::node::snapshots;
 use crate::node::snapshots::begin::{self, Joined};
-use crate::node::snapshots::server::send_by;
 use crate::node::sources::NodeSources;
 use crate::node::space::Space;
 use crate::node::sync::route::TrustError;
@@ -192,7 +192,11 @@ async fn begin_early(
     let (config, genesis) = (options.config.clone(), options.genesis.clone());
     let looking = tokio::task::spawn_blocking(move || {
         begin::complete(&config)?;
-        begin::anchor(&config, &genesis)
+        let anchor = begin::anchor(&config, &genesis)?;
+        if anchor.is_none() {
+            begin::clear_left(&config, &genesis)?;
+        }
+        Ok::<_, NodeError>(anchor)
     });
     let anchor = looking.await.map_err(|error| NodeError::Internal(error.to_string()))??;
     let Some(anchor) = anchor else { return Ok(None) };
@@ -292,7 +296,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         durable: Arc::clone(&durable),
     };
     let (sync, checkers) = Sync::new(syncer, wishes);
-    let (server, serving) = BlockServer::new(Arc::clone(&store), Arc::clone(&recent), Arc::clone(&network));
+    let (server, serving) = BlockServer::new(Arc::clone(&store), Arc::clone(&recent), send_by(&network));
     let (blocks, stored) = sync_channel(BLOCKS_WAITING_MAX);
     let mut outlet = Outlet {
         network: Arc::clone(&network),

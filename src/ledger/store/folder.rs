@@ -16,10 +16,11 @@ pub const MARKER: &str = "CHAIN";
 /// First line of the marker.
 const MARKER_HEAD: &str = "timecoin masternode database";
 
-/// How to do without the database. The node itself sets a vote log aside that is ahead of it.
+/// How to do without the database. The node itself sets a vote log aside that does not go on from what it
+/// begins with; one that does holds all that was signed.
 const START_ANEW: &str = "move the folder db away, leave keys, journal and sign_floor in place, and start: the \
-                          blocks come from the other nodes again, and this one votes when the chain has let it \
-                          back, which it asks for by itself";
+                          chain comes from the other nodes again, and this one votes as soon as its vote log goes \
+                          on from there, or else when the chain has let it back, which it asks for by itself";
 
 /// What went wrong with the database, and what to do.
 #[derive(Debug, thiserror::Error)]

@@ -293,6 +293,17 @@ fn the_state_follows_the_machine_and_says_who_is_missing() {
     hub.report(at(2), view(1, [true, true, true, false]), Vec::new());
     assert_eq!(state(at(2)), NodeState::Signing);
     hub.report(at(3), View { best_height: 9, ..view(2, [true; 4]) }, Vec::new());
+    assert_eq!(state(at(3)), NodeState::Signing, "anybody can claim to be ahead");
+    let sync = SyncInfo {
+        height: 1,
+        target: 8,
+        blocks_per_second: 0.0,
+        transactions_per_second: 0.0,
+        eta_s: None,
+        still_s: 0,
+        peers: Vec::new(),
+    };
+    hub.sync.store(Some(Arc::new(sync)));
     assert_eq!(state(at(3)), NodeState::Syncing { height: 1, target: 8 });
     hub.observe(at(4), &[Output::Halt { reason: "two blocks of one height".to_owned() }]);
     assert_eq!(state(at(4)).label(), "HALTED");

@@ -79,6 +79,18 @@ fn has_blocks(config: &Config, genesis: &Genesis) -> Result<bool, NodeError> {
     Ok(Store::open(&database, genesis, options)?.height() > 0)
 }
 
+/// Removes what was fetched of a snapshot when the node has gone on with blocks: it is of no use any more.
+///
+/// # Errors
+/// [`NodeError`] when the database or the vote log cannot be read.
+pub fn clear_left(config: &Config, genesis: &Genesis) -> Result<(), NodeError> {
+    let folder = incoming_folder(config);
+    if folder.exists() && has_blocks(config, genesis)? {
+        forget(&folder);
+    }
+    Ok(())
+}
+
 /// Completes the exchange of a database that was interrupted.
 ///
 /// # Errors
@@ -272,9 +284,17 @@ mod tests {
         let ledger = store.load().unwrap();
         let (block, qc, diff) = crate::ledger::tests::extend(&ledger, vec![]);
         let write = crate::ledger::apply::BlockWrite { block: Arc::new(block), qc, diff: Arc::new(diff) };
+        let left = incoming_folder(&config);
+        std::fs::create_dir_all(&left).unwrap();
+        drop(store);
+        clear_left(&config, &genesis).unwrap();
+        assert!(left.exists(), "the next start may go on with it");
+        let store = open();
         store.commit(&write).unwrap();
         drop(store);
         assert!(anchor(&config, &genesis).unwrap().is_none());
+        clear_left(&config, &genesis).unwrap();
+        assert!(!left.exists());
     }
 
     #[test]

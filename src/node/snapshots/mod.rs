@@ -2,7 +2,7 @@
 //! fetched by a node that begins far behind.
 //!
 //! In reading order: `shelf` (the folder of those kept), `maker` (makes one while the node goes on),
-//! `budget` and `server` (what peers get of them); then `peers`, `trail` (the header of a snapshot), `plan` (which
+//! `server` (what peers get of them); then `peers`, `trail` (the header of a snapshot), `plan` (which
 //! part of whom), `incoming` (parts on disk), `fetch`, `swap` and
 //! `begin`. What a snapshot is and how it is checked stands in
 //! [`ledger::snapshot`](crate::ledger::snapshot).
@@ -10,15 +10,15 @@
 use crate::config::Config;
 use crate::network::Network;
 use crate::node::prover::Prover;
+use crate::node::served::Desk;
 use crate::node::snapshots::maker::Clerk;
-use crate::node::snapshots::server::{Desk, SnapshotServer};
+use crate::node::snapshots::server::SnapshotServer;
 use crate::node::snapshots::shelf::{Shelf, ShelfLimits};
 use crate::node::tasks::{Ended, Stopper, thread};
 use std::io;
 use std::sync::Arc;
 
 pub mod begin;
-pub mod budget;
 pub mod fetch;
 pub mod incoming;
 pub mod maker;

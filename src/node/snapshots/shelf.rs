@@ -113,7 +113,7 @@ impl Shelf {
         }
         kept.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.offer().height));
         let shelf = Self { folder, limits, kept: RwLock::new(kept) };
-        shelf.make_room(0, shelf.limits.kept);
+        shelf.make_room(0, shelf.limits.kept, 0);
         Ok(shelf)
     }
 
@@ -147,7 +147,8 @@ impl Shelf {
         remove(&snapshot.folder);
     }
 
-    /// Begins a snapshot of about so many bytes, removing older ones to make room for it.
+    /// Begins a snapshot of about so many bytes, removing older ones for which there is no room beside it,
+    /// but not the newest: it is served until the new one is whole.
     ///
     /// # Errors
     /// [`ShelfError`].
@@ -156,7 +157,7 @@ impl Shelf {
         if needed > budget {
             return Err(ShelfError::OverBudget { needed, budget });
         }
-        self.make_room(needed, self.limits.kept.saturating_sub(1));
+        self.make_room(needed, self.limits.kept, 1);
         let folder = self.folder.join(format!("{height}.{UNFINISHED}"));
         remove(&folder);
         std::fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
@@ -183,16 +184,16 @@ impl Shelf {
             kept.insert(0, snapshot);
             kept.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.offer().height));
         }
-        self.make_room(0, self.limits.kept);
+        self.make_room(0, self.limits.kept, 0);
         Ok(offer)
     }
 
-    /// Removes the oldest until at most `count` are left and `needed` more bytes fit.
-    fn make_room(&self, needed: u64, count: usize) {
+    /// Removes the oldest until at most `count` are left and `needed` more bytes fit, but leaves `least`.
+    fn make_room(&self, needed: u64, count: usize, least: usize) {
         let mut kept = self.kept.write();
         loop {
             let bytes = kept.iter().fold(needed, |sum, snapshot| sum.saturating_add(snapshot.bytes()));
-            if kept.len() <= count && bytes <= self.limits.bytes_max {
+            if kept.len() <= least || kept.len() <= count && bytes <= self.limits.bytes_max {
                 return;
             }
             let Some(oldest) = kept.pop() else { return };

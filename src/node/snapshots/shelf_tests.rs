@@ -102,3 +102,22 @@ fn what_others_put_into_the_folder_is_left_alone() {
     let shelf = Shelf::open(folder.clone(), LIMITS).unwrap();
     assert!(heights(&shelf).is_empty() && folder.join("notes").exists());
 }
+
+#[test]
+fn the_newest_snapshot_is_served_until_the_next_one_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut chain = Chain::new(dir.path(), 9);
+    let shelf = Shelf::open(dir.path().join("snapshots"), ShelfLimits { kept: 1, ..LIMITS }).unwrap();
+    let bytes = chain.snapshot(&shelf).bytes;
+    let draft = shelf.begin(2, bytes).unwrap();
+    assert_eq!(heights(&shelf), [1]);
+    draft.abandon();
+    assert_eq!(heights(&shelf), [1], "and after one that was not finished");
+    // Also when there is room for one only.
+    let limits = ShelfLimits { kept: 2, bytes_max: bytes * 3 / 2 + (4 << 10) };
+    let shelf = Shelf::open(dir.path().join("snapshots"), limits).unwrap();
+    shelf.begin(2, bytes).unwrap().abandon();
+    assert_eq!(heights(&shelf), [1]);
+    chain.snapshot(&shelf);
+    assert_eq!(heights(&shelf), [2]);
+}

@@ -25,7 +25,7 @@ use crate::consensus::verify::{EraContext, verify_outline};
 use crate::node::clock;
 use crate::node::hub::Hub;
 use crate::node::lanes::{Lane, Lanes};
-use crate::node::snapshots::server::Send;
+use crate::node::served::Send;
 use crate::node::verify::{Arrival, OnFault};
 use crate::pool::Pool;
 use crate::primitives::block::{Header, Outline};

@@ -10,7 +10,7 @@ use crate::consensus::input::Input;
 use crate::consensus::trust::{Route, RouteFault};
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
-use crate::node::snapshots::server::Send;
+use crate::node::served::Send;
 use crate::node::verify::OnFault;
 use crate::primitives::block::Header;
 use crate::primitives::hash::BlockId;
