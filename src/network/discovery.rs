@@ -231,6 +231,13 @@ impl AddressBook {
         reached
     }
 
+    /// Makes every address due at once.
+    pub fn retry_all(&self) {
+        let now = Instant::now();
+        self.tables.lock().known.values_mut().for_each(|entry| entry.next_try = now);
+        self.changed();
+    }
+
     /// Says that a dial may be due: an address is new or a connection has ended.
     pub fn changed(&self) {
         self.changed.notify_one();

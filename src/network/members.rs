@@ -34,10 +34,15 @@ type Dials = Arc<Mutex<BTreeMap<PublicKey, Attempts>>>;
 /// Keeps dialling until shutdown.
 pub async fn dial_members(context: Arc<Context>) {
     let dials = Dials::default();
+    let mut pardons = context.bans.pardons();
     loop {
         tokio::select! {
             () = context.stop.cancelled() => return,
             () = sleep(LOOK_INTERVAL) => {}
+        }
+        if pardons.has_changed().unwrap_or(false) {
+            pardons.mark_unchanged();
+            dials.lock().retain(|_, attempts| attempts.dialing);
         }
         for (member, address, failures) in take_due(&context, &dials) {
             let dial = dial_one(Arc::clone(&context), Arc::clone(&dials), member, address, failures);

@@ -1,5 +1,6 @@
 //! Real endpoints on loopback. Tests wait for events, never for a fixed time.
 
+mod bans;
 mod hostile;
 mod lists;
 mod members;

@@ -90,7 +90,13 @@ fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
             ),
         ),
         ("pool", format!("{} transactions, {} bytes", snapshot.pool.transactions, snapshot.pool.bytes)),
-        ("peers", format!("{} in, {} out", snapshot.peers.inbound, snapshot.peers.outbound)),
+        (
+            "peers",
+            format!(
+                "{} in, {} out, {} banned",
+                snapshot.peers.inbound, snapshot.peers.outbound, snapshot.peers.bans
+            ),
+        ),
     ]);
     if let Some(stall) = &consensus.stall {
         facts.push(("stalled", format!("{} of round {}: {stall}", stall.step, stall.round)));
