@@ -14,6 +14,9 @@ mod daemons;
 mod founding;
 #[path = "devnet/lifecycle.rs"]
 mod lifecycle;
+#[path = "common/program.rs"]
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod program;
 #[path = "devnet/proofs.rs"]
 mod proofs;
 #[path = "devnet/rules.rs"]

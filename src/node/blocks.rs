@@ -176,6 +176,10 @@ impl BlockServer {
                     return Some(not_kept);
                 }
                 let transactions = self.bodies(*height, *from)?;
+                if transactions.is_empty() {
+                    // Pruned a moment ago, or there is nothing to be asked for.
+                    return self.not_kept(*height);
+                }
                 Some(Message::BlockBodies { height: *height, from: *from, transactions })
             }
             Message::GetHeaders { last, count } => Some(Message::Headers(self.headers(*last, *count))),

@@ -3,6 +3,7 @@
 //! Payments come from a node of this process that only observes: it joins the network as any other and
 //! hands on what is submitted to it.
 
+use crate::program::{PATIENCE, daemon, found, free_ports, status, succeeds, until};
 use masternode::config::{BootstrapPeer, Config};
 use masternode::ledger::genesis::Genesis;
 use masternode::node::handle::NodeHandle;
@@ -14,42 +15,14 @@ use masternode::primitives::keys::SecretKey;
 use masternode::primitives::transaction::{OutPoint, TxOutput};
 use masternode::wallet::builder::{Coin, Payment, build_from_all};
 use serde_json::Value;
-use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::Duration;
 
 const NODES: usize = 7;
 const NAMES: [&str; NODES] = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf"];
-/// Far above what anything here needs, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// Coins for payments, one each.
 const COINS: usize = 64;
-
-fn binary(arguments: &[&str]) -> std::process::Output {
-    Command::new(env!("CARGO_BIN_EXE_masternode")).args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-#[track_caller]
-fn succeeds(arguments: &[&str]) -> String {
-    let output = binary(arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Polls until `condition` gives a value.
-#[track_caller]
-fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
 
 /// The daemons; whatever happens, none outlives the test.
 struct Daemons {
@@ -68,38 +41,12 @@ impl Drop for Daemons {
 }
 
 impl Daemons {
-    /// Founds the network with `init`, `genesis create` and an edited configuration each.
     fn found(payer: &SecretKey) -> Self {
         let root = tempfile::tempdir().unwrap();
-        // Held together, so that all are different; free again before the nodes listen.
-        let sockets: Vec<_> = (0..NODES).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
-        drop(sockets);
-        let daemons = Self { root, ports, running: (0..NODES).map(|_| None).collect() };
-        for (index, name) in NAMES.iter().enumerate() {
-            let (dir, listen) = (daemons.text(index), format!("127.0.0.1:{}", daemons.ports[index]));
-            let mut arguments = vec!["init", "--network", "devnet", "--non-interactive", "--no-passphrase"];
-            arguments.extend(["--data-dir", &dir, "--name", name, "--listen", &listen]);
-            let others: Vec<String> = daemons.others(index).iter().map(ToString::to_string).collect();
-            arguments.extend(others.iter().flat_map(|peer| ["--bootstrap", peer.as_str()]));
-            succeeds(&arguments);
-        }
-        let public: Vec<String> = (0..NODES)
-            .map(|index| daemons.dir(index).join(format!("{}.masternode.toml", NAMES[index])))
-            .map(|path| path.to_str().unwrap().to_owned())
-            .collect();
-        let genesis = daemons.root.path().join("genesis.toml");
+        let ports = free_ports(NODES);
         let address = Address { network: NetworkKind::Devnet, key_hash: payer.public().key_hash() };
-        let grant = format!("{address}=10");
-        let mut arguments = vec!["genesis", "create", "--output", genesis.to_str().unwrap()];
-        arguments.extend(std::iter::repeat_n(["--allocate", &grant], COINS).flatten());
-        arguments.extend(public.iter().map(String::as_str));
-        succeeds(&arguments);
-        for index in 0..NODES {
-            std::fs::copy(&genesis, daemons.dir(index).join("genesis.toml")).unwrap();
-            shorten_era(&daemons.dir(index).join("masternode.toml"));
-        }
-        daemons
+        found(root.path(), &NAMES, &ports, &vec![format!("{address}=10"); COINS], 1000);
+        Self { root, ports, running: (0..NODES).map(|_| None).collect() }
     }
 
     fn dir(&self, index: usize) -> PathBuf {
@@ -120,14 +67,7 @@ impl Daemons {
     }
 
     fn start(&mut self, index: usize) {
-        let child = Command::new(env!("CARGO_BIN_EXE_masternode"))
-            .args(["run", "--no-tui", "--data-dir", &self.text(index)])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        self.running[index] = Some(child);
+        self.running[index] = Some(daemon(&self.dir(index)).spawn().unwrap());
     }
 
     /// `kill -9`.
@@ -138,8 +78,7 @@ impl Daemons {
     }
 
     fn status(&self, index: usize) -> Option<Value> {
-        let output = binary(&["status", "--json", "--data-dir", &self.text(index)]);
-        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+        status(&self.dir(index))
     }
 
     #[track_caller]
@@ -156,14 +95,6 @@ impl Daemons {
     fn finals(&self, index: usize) -> u64 {
         self.status(index).map_or(0, |status| status["finality"]["total"].as_u64().unwrap())
     }
-}
-
-fn shorten_era(file: &Path) {
-    let text = std::fs::read_to_string(file).unwrap();
-    let mut config: toml::Table = text.parse().unwrap();
-    let timers = config.entry("consensus").or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    timers.as_table_mut().unwrap().insert("era_ms".to_owned(), toml::Value::Integer(1000));
-    std::fs::write(file, toml::to_string(&config).unwrap()).unwrap();
 }
 
 /// A node of this process that holds no vote key.

@@ -2,49 +2,27 @@
 //! by a signal; and that its one log tells the nodes apart.
 
 use crate::command::{devnet, free_port};
+use crate::program::{self, masternode, succeeds, until};
 use portable_pty::{CommandBuilder, PtyPair, PtySize, native_pty_system};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
 
-/// Far above what anything here needs, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 const NAMES: [&str; 3] = ["alpha", "bravo", "charlie"];
-
-fn masternode(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_masternode")).args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-/// Polls until `condition` gives a value.
-#[track_caller]
-fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 fn node(root: &Path, index: usize) -> PathBuf {
     root.join(format!("node{}", index + 1))
 }
 
 fn status(root: &Path, index: usize) -> Option<Value> {
-    let output = masternode(&["status", "--json", "--data-dir", node(root, index).to_str().unwrap()]);
-    output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    program::status(&node(root, index))
 }
 
 /// `masternode stop`; what it says.
 #[track_caller]
 fn stop(root: &Path, index: usize) -> String {
-    let output = masternode(&["stop", "--data-dir", node(root, index).to_str().unwrap()]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    succeeds(&["stop", "--data-dir", node(root, index).to_str().unwrap()])
 }
 
 /// A process that does not outlive the test.

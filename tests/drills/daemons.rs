@@ -1,42 +1,15 @@
 //! Four daemons with short eras, and room for a fifth.
 
+use crate::program::{daemon, edit, found, free_ports, masternode, status, succeeds, until};
 use crate::recorder::Recorder;
 use masternode::ledger::genesis::Genesis;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 const NAMES: [&str; 4] = ["alpha", "bravo", "charlie", "delta"];
-/// Far above what anything here needs, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn binary(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_masternode")).args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-#[track_caller]
-fn succeeds(arguments: &[&str]) {
-    let output = binary(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Polls until `condition` gives a value.
-#[track_caller]
-pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 /// The daemons by directory; whatever happens, none outlives the test.
 pub struct Daemons {
     root: tempfile::TempDir,
@@ -51,7 +24,7 @@ impl Drop for Daemons {
         for (name, child) in &mut self.running {
             if std::thread::panicking() {
                 let dir = self.root.path().join(name);
-                let output = binary(&["status", "--plain", "--data-dir", dir.to_str().unwrap()]);
+                let output = masternode(&["status", "--plain", "--data-dir", dir.to_str().unwrap()]);
                 println!("{name}: {}", String::from_utf8_lossy(&output.stdout));
             }
             let _already_gone = child.kill();
@@ -64,33 +37,9 @@ impl Daemons {
     /// Founds the network with `init` and `genesis create`, and starts it.
     pub fn found() -> Self {
         let root = tempfile::tempdir().unwrap();
-        // Held together, so that all are different; free again before the nodes listen.
-        let sockets: Vec<_> = (0..=NAMES.len()).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
-        drop(sockets);
-        let dir = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
-        for (index, name) in NAMES.iter().enumerate() {
-            let (dir, listen) = (dir(name), format!("127.0.0.1:{}", ports[index]));
-            let mut arguments = vec!["init", "--network", "devnet", "--non-interactive", "--no-passphrase"];
-            arguments.extend(["--data-dir", &dir, "--name", name, "--listen", &listen]);
-            let others: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-            arguments.extend(others.iter().flat_map(|peer| ["--bootstrap", peer.as_str()]));
-            succeeds(&arguments);
-        }
-        let file = root.path().join("genesis.toml");
-        let public = NAMES.map(|name| format!("{}/{name}.masternode.toml", dir(name)));
-        let mut arguments = vec!["genesis", "create", "--output", file.to_str().unwrap()];
-        arguments.extend(public.iter().map(String::as_str));
-        succeeds(&arguments);
-        // A drill may follow another of the same masternode after a few blocks.
-        edit(&file, |genesis| {
-            genesis["params"]["resume_interval_blocks"] = toml::Value::Integer(1);
-        });
-        for name in NAMES {
-            std::fs::copy(&file, root.path().join(name).join("genesis.toml")).unwrap();
-            edit(&root.path().join(name).join("masternode.toml"), shorten_eras);
-        }
-        let text = std::fs::read_to_string(&file).unwrap();
+        let ports = free_ports(NAMES.len() + 1);
+        found(root.path(), &NAMES, &ports, &[], 600);
+        let text = std::fs::read_to_string(root.path().join("genesis.toml")).unwrap();
         let genesis = Genesis::parse(&text, "genesis.toml").unwrap();
         let committee = Arc::clone(&genesis.state().next_committee);
         let recorder = Recorder::start(genesis.chain_id(), committee, &ports);
@@ -119,13 +68,7 @@ impl Daemons {
 
     pub fn start(&mut self, name: &str) {
         let log = std::fs::File::create(self.root.path().join(format!("{name}.stderr"))).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_masternode"))
-            .args(["run", "--no-tui", "--data-dir", &self.text(name)])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = daemon(&self.dir(name)).stderr(log).spawn().unwrap();
         self.running.insert(name.to_owned(), child);
         until(&format!("{name} answers"), || {
             if let Some(exit) = self.running.get_mut(name).unwrap().try_wait().unwrap() {
@@ -143,7 +86,7 @@ impl Daemons {
         let child = self.running.get_mut(name).unwrap();
         // A node that is busy says so and is asked again.
         until(&format!("{name} has stopped"), || {
-            let asked = binary(&["stop", "--data-dir", &dir]).status.success();
+            let asked = masternode(&["stop", "--data-dir", &dir]).status.success();
             (asked || child.try_wait().unwrap().is_some()).then_some(())
         });
         child.wait().unwrap();
@@ -203,7 +146,7 @@ impl Daemons {
 
     /// What `masternode doctor` finds.
     pub fn doctor(&self, name: &str) -> Value {
-        let output = binary(&["doctor", "--json", "--data-dir", &self.text(name)]);
+        let output = masternode(&["doctor", "--json", "--data-dir", &self.text(name)]);
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -222,8 +165,7 @@ impl Daemons {
     }
 
     pub fn status(&self, name: &str) -> Option<Value> {
-        let output = binary(&["status", "--json", "--data-dir", &self.text(name)]);
-        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+        status(&self.dir(name))
     }
 
     #[track_caller]
@@ -257,15 +199,4 @@ impl Daemons {
         let before = height();
         until("two more blocks", || (height() >= before + 2).then_some(()));
     }
-}
-
-fn edit(file: &Path, change: impl FnOnce(&mut toml::Table)) {
-    let mut table: toml::Table = std::fs::read_to_string(file).unwrap().parse().unwrap();
-    change(&mut table);
-    std::fs::write(file, toml::to_string(&table).unwrap()).unwrap();
-}
-
-fn shorten_eras(config: &mut toml::Table) {
-    let timers = config.entry("consensus").or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    timers.as_table_mut().unwrap().insert("era_ms".to_owned(), toml::Value::Integer(600));
 }

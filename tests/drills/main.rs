@@ -16,9 +16,13 @@
 )]
 
 mod daemons;
+#[path = "../common/program.rs"]
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod program;
 mod recorder;
 
-use daemons::{Daemons, until};
+use daemons::Daemons;
+use program::until;
 use std::time::Instant;
 
 fn rounds() -> usize {

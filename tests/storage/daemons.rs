@@ -1,5 +1,6 @@
 //! The real program: four daemons with short eras, one of them on a file layer that fails on purpose.
 
+use crate::program::{self, PATIENCE, daemon, edit, found, free_ports, masternode, set, succeeds};
 use crate::shelf::{Control, Random};
 use crate::{seed, times};
 use masternode::ledger::genesis::Genesis;
@@ -11,34 +12,14 @@ use masternode::primitives::chain::NetworkKind;
 use masternode::primitives::keys::SecretKey;
 use masternode::wallet::keystore;
 use serde_json::Value;
-use std::net::UdpSocket;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 const NAMES: [&str; 4] = ["alpha", "bravo", "charlie", "delta"];
 /// The one whose disk fails; three of four are a quorum.
 const VICTIM: usize = 3;
-/// Far above what anything here needs, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn binary(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_masternode")).args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-#[track_caller]
-fn succeeds(arguments: &[&str]) {
-    let output = binary(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn edit(file: &Path, change: impl FnOnce(&mut toml::Table)) {
-    let mut table: toml::Table = std::fs::read_to_string(file).unwrap().parse().unwrap();
-    change(&mut table);
-    std::fs::write(file, toml::to_string(&table).unwrap()).unwrap();
-}
-
 /// The daemons; whatever happens, none outlives the test.
 pub struct Daemons {
     root: tempfile::TempDir,
@@ -51,12 +32,8 @@ impl Drop for Daemons {
         for (index, child) in self.running.iter_mut().enumerate() {
             let Some(child) = child else { continue };
             if std::thread::panicking() {
-                let output = binary(&[
-                    "status",
-                    "--plain",
-                    "--data-dir",
-                    self.root.path().join(NAMES[index]).to_str().unwrap(),
-                ]);
+                let dir = self.root.path().join(NAMES[index]);
+                let output = masternode(&["status", "--plain", "--data-dir", dir.to_str().unwrap()]);
                 println!("{}: {}", NAMES[index], String::from_utf8_lossy(&output.stdout));
             }
             let _already_gone = child.kill();
@@ -86,35 +63,7 @@ impl Daemons {
 
     fn prepared(coins: &[String]) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let sockets: Vec<_> = NAMES.iter().map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
-        drop(sockets);
-        let dir = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
-        for (index, name) in NAMES.iter().enumerate() {
-            let (dir, listen) = (dir(name), format!("127.0.0.1:{}", ports[index]));
-            let mut arguments = vec!["init", "--network", "devnet", "--non-interactive", "--no-passphrase"];
-            arguments.extend(["--data-dir", &dir, "--name", name, "--listen", &listen]);
-            let others: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-            arguments.extend(others.iter().flat_map(|peer| ["--bootstrap", peer.as_str()]));
-            succeeds(&arguments);
-        }
-        let file = root.path().join("genesis.toml");
-        let public = NAMES.map(|name| format!("{}/{name}.masternode.toml", dir(name)));
-        let mut arguments = vec!["genesis", "create", "--output", file.to_str().unwrap()];
-        arguments.extend(public.iter().map(String::as_str));
-        arguments.extend(coins.iter().flat_map(|coin| ["--allocate", coin.as_str()]));
-        succeeds(&arguments);
-        edit(&file, |genesis| {
-            genesis["params"]["resume_interval_blocks"] = toml::Value::Integer(1);
-        });
-        for name in NAMES {
-            std::fs::copy(&file, root.path().join(name).join("genesis.toml")).unwrap();
-            edit(&root.path().join(name).join("masternode.toml"), |config| {
-                let timers =
-                    config.entry("consensus").or_insert_with(|| toml::Value::Table(toml::Table::new()));
-                timers.as_table_mut().unwrap().insert("era_ms".to_owned(), toml::Value::Integer(500));
-            });
-        }
+        found(root.path(), &NAMES, &free_ports(NAMES.len()), coins, 500);
         let control = Control::new(&root.path().join("control"));
         Self { root, control, running: NAMES.iter().map(|_| None).collect() }
     }
@@ -149,8 +98,7 @@ impl Daemons {
     /// its most resident memory in MB; with the cache of mainnet.
     pub fn measure_start(&mut self) -> (f64, f64, u64) {
         edit(&self.dir(VICTIM).join("masternode.toml"), |config| {
-            let storage = config.entry("storage").or_insert_with(|| toml::Value::Table(toml::Table::new()));
-            storage.as_table_mut().unwrap().insert("cache_bytes".to_owned(), toml::Value::Integer(128 << 20));
+            set(config, "storage", "cache_bytes", 128 << 20);
         });
         for index in 0..VICTIM {
             self.start_plain(index);
@@ -193,12 +141,11 @@ impl Daemons {
     fn start_on(&mut self, index: usize, fails: bool) {
         let name = self.root.path().join(format!("{}.stderr", NAMES[index]));
         let errors = std::fs::File::create(name).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_masternode"));
-        command.args(["run", "--no-tui", "--data-dir", self.dir(index).to_str().unwrap()]);
+        let mut command = daemon(&self.dir(index));
         if fails {
             self.control.apply(&mut command, &self.dir(index), None);
         }
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().unwrap();
+        let child = command.stderr(errors).spawn().unwrap();
         self.running[index] = Some(child);
     }
 
@@ -235,8 +182,7 @@ impl Daemons {
     }
 
     fn status(&self, index: usize) -> Option<Value> {
-        let output = binary(&["status", "--json", "--data-dir", self.dir(index).to_str().unwrap()]);
-        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+        program::status(&self.dir(index))
     }
 
     fn height(&self, index: usize) -> Option<u64> {

@@ -19,6 +19,9 @@ mod chain;
 mod daemons;
 mod driver;
 mod growth;
+#[path = "../common/program.rs"]
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod program;
 mod runs;
 mod shelf;
 

@@ -11,4 +11,7 @@ mod blocks;
 mod chain;
 mod doctor;
 mod format;
+#[path = "../common/program.rs"]
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod program;
 mod pruning;

@@ -1,13 +1,10 @@
 //! Pruning in a running node: old transactions go, everything that needs them says so.
 
 use crate::chain::{Home, command, refused};
+use crate::program::{set, until};
 use masternode::archive::Item;
 use masternode::archive::frames::ArchiveReader;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
-
-/// Far above what anything here needs, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running node; killed when dropped.
 struct Node(Child);
@@ -16,19 +13,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _already_gone = self.0.kill();
         let _already_gone = self.0.wait();
-    }
-}
-
-/// Polls until `condition` gives a value.
-#[track_caller]
-fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -53,8 +37,7 @@ fn height(home: &Home, dir: &str) -> Option<u64> {
 
 fn prune(home: &Home, dir: &str, blocks: i64) {
     home.configure(dir, |config| {
-        let storage = config.entry("storage").or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        storage.as_table_mut().unwrap().insert("prune_blocks".to_owned(), toml::Value::Integer(blocks));
+        set(config, "storage", "prune_blocks", blocks);
     });
 }
 
