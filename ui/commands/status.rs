@@ -6,7 +6,7 @@ use crate::cli::StatusArgs;
 use crate::commands::{Failure, Outcome, locate, output};
 use masternode::rpc::client::ControlClient;
 use masternode::telemetry::histogram::Percentiles;
-use masternode::telemetry::snapshot::{NodeState, Snapshot, SyncInfo};
+use masternode::telemetry::snapshot::{NodeState, PeersInfo, Snapshot, SyncInfo};
 use std::fmt::Write as _;
 
 /// # Errors
@@ -90,13 +90,7 @@ fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
             ),
         ),
         ("pool", format!("{} transactions, {} bytes", snapshot.pool.transactions, snapshot.pool.bytes)),
-        (
-            "peers",
-            format!(
-                "{} in, {} out, {} banned",
-                snapshot.peers.inbound, snapshot.peers.outbound, snapshot.peers.bans
-            ),
-        ),
+        ("peers", connections(&snapshot.peers)),
     ]);
     if let Some(stall) = &consensus.stall {
         facts.push(("stalled", format!("{} of round {}: {stall}", stall.step, stall.round)));
@@ -119,6 +113,12 @@ fn catching_up(sync: &SyncInfo) -> String {
         sync.transactions_per_second,
         sync.peers.len()
     )
+}
+
+/// `12 in, 8 out`, and how many are banned if any are.
+fn connections(peers: &PeersInfo) -> String {
+    let banned = if peers.bans > 0 { format!(", {} banned", peers.bans) } else { String::new() };
+    format!("{} in, {} out{banned}", peers.inbound, peers.outbound)
 }
 
 fn latency(percentiles: &Percentiles) -> String {

@@ -249,11 +249,8 @@ pub fn snapshot(own: u16) -> Snapshot {
             bytes_in: 148_200_100,
             bytes_out: 151_020_044,
             bans: 2,
-            offences: 9,
-            automatic_bans: 1,
-            refused_banned: 4,
-            ban_breaker_open: false,
             list: (0..6).map(peer).collect(),
+            ..PeersInfo::default()
         },
         members: (0..4).map(|voter| member(voter, own)).collect(),
         checkpoints: (0..96).rev().map(checkpoint).collect(),

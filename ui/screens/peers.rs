@@ -62,8 +62,10 @@ pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
     let Some(snapshot) = state.snapshot() else { return };
     let peers = &snapshot.peers;
     let rows = rows(state);
-    let mut note = format!(
-        "{} in of {}, {} out, {} addresses known, rx {}, tx {}",
+    let banned = if peers.bans > 0 { format!(", {} banned", count(peers.bans)) } else { String::new() };
+    let stopped = if peers.ban_breaker_open { ", bans STOPPED" } else { "" };
+    let note = format!(
+        "{} in of {}, {} out{banned}{stopped}, {} known, rx {}, tx {}",
         peers.inbound,
         peers.inbound_max,
         peers.outbound,
@@ -71,12 +73,6 @@ pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
         bytes(peers.bytes_in),
         bytes(peers.bytes_out),
     );
-    if peers.bans > 0 {
-        note.push_str(&format!(", {} banned", count(peers.bans)));
-    }
-    if peers.ban_breaker_open {
-        note.push_str(", bans STOPPED: too many");
-    }
     let look = canvas.look;
     let mut pane = canvas.pane(&title(state, ListId::Peers, "Peers"), &note, true);
     if rows.is_empty() {
