@@ -59,7 +59,7 @@ pub async fn keep_bootstrap(context: Arc<Context>, peer: Bootstrap) {
     let mut failures = 0;
     // What was logged last: a new kind of failure is told, the hundredth of one kind is not.
     let mut told = None;
-    let mut pardons = context.bans.pardons();
+    let mut awake = context.wake_dials.subscribe();
     while !context.stop.is_cancelled() {
         match dial_name(&context, &entry, key, failures).await {
             Dialled::Connected(peer) => {
@@ -93,7 +93,8 @@ pub async fn keep_bootstrap(context: Arc<Context>, peer: Bootstrap) {
         }
         tokio::select! {
             () = wait(&context, sleep(backoff(failures))) => {}
-            Ok(()) = pardons.changed() => failures = 0,
+            // Back from a standstill, or somebody was pardoned.
+            _ = awake.changed() => failures = 0,
         }
     }
 }
@@ -203,13 +204,16 @@ async fn touch(context: &Arc<Context>, address: SocketAddr) -> Result<PeerId, Re
 
 async fn dial_one_learned(context: Arc<Context>, address: SocketAddr, failures: u32) {
     let key = context.pinned_key(canonical(address));
+    let wakes = *context.wake_dials.borrow();
     match dial(&context, address, key, failures).await {
         Dialled::Connected(peer) => context.book.succeeded(address, peer.id),
         Dialled::Already(peer) => context.book.succeeded(address, peer),
         Dialled::Itself => context.book.is_own(address),
         Dialled::Failed(refusal) => {
             tracing::debug!(%address, reason = %refusal, "peer not reached");
-            context.book.failed(address, Instant::now() + backoff(failures.saturating_add(1)));
+            // What failed because this node stood still is no failure of whoever is there.
+            let failures = if wakes == *context.wake_dials.borrow() { failures.saturating_add(1) } else { 0 };
+            context.book.failed(address, Instant::now() + backoff(failures));
         }
     }
 }

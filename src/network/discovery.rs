@@ -231,13 +231,6 @@ impl AddressBook {
         reached
     }
 
-    /// Makes every address due at once.
-    pub fn retry_all(&self) {
-        let now = Instant::now();
-        self.tables.lock().known.values_mut().for_each(|entry| entry.next_try = now);
-        self.changed();
-    }
-
     /// Says that a dial may be due: an address is new or a connection has ended.
     pub fn changed(&self) {
         self.changed.notify_one();
@@ -246,6 +239,15 @@ impl AddressBook {
     /// Waits for [`AddressBook::changed`]. Cancelling loses nothing.
     pub async fn wait_for_change(&self) {
         self.changed.notified().await;
+    }
+
+    /// Forgets the pauses between attempts, after a time in which none could succeed.
+    pub fn dial_at_once(&self) {
+        let now = Instant::now();
+        for entry in self.tables.lock().known.values_mut() {
+            entry.next_try = entry.next_try.min(now);
+        }
+        self.changed();
     }
 
     /// A connection this node dialled is up.

@@ -183,7 +183,8 @@ impl Network {
     pub fn unban(&self, whom: &str) -> Result<Vec<Ban>, OrderError> {
         let subject = if whom == "all" { None } else { Some(self.subject(whom)?) };
         let lifted = self.context.bans.lift(subject.as_ref());
-        self.context.book.retry_all();
+        self.context.book.dial_at_once();
+        self.context.wake_dials.send_modify(|count| *count += 1);
         self.save_bans();
         Ok(lifted)
     }

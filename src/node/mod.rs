@@ -6,6 +6,7 @@ pub mod banned;
 pub mod blocks;
 pub mod charges;
 pub mod clock;
+pub mod clock_judge;
 pub mod data_dir;
 pub mod effects;
 pub mod engine;

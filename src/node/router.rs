@@ -100,6 +100,9 @@ impl Router {
                 let _later = self.pulls.try_send(SyncEvent::Gone(peer));
             }
             NetworkEvent::Bans(news) => banned::tell(&self.hub, &news),
+            NetworkEvent::StoodStill { lasted, suspended } => {
+                self.hub.stood_still(clock::now(), lasted, suspended);
+            }
             NetworkEvent::Refused { address, reason } => {
                 tracing::warn!(%address, %reason, "connection refused");
                 let address = CleanText::new(&address.to_string());

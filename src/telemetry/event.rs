@@ -35,6 +35,8 @@ pub enum EventKind {
     PeerUnbanned { subject: CleanText, lifted: bool },
     /// Automatic bans are stopped for some minutes: `wanted` of `peers` would have been banned within a minute.
     BreakerOpen { wanted: u32, peers: u32 },
+    /// This node itself stood still and is back; `suspended` with the whole machine.
+    StoodStill { lasted_ms: u64, suspended: bool },
     /// A vote batch was counted; `own` for this node's.
     Votes { voter: u16, name: CleanText, sequence: u32, last: bool, prepares: u32, commits: u32, own: bool },
     /// Payments that became final since the last such event.

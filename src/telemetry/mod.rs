@@ -9,6 +9,7 @@
 
 pub mod bans;
 pub mod cause;
+pub mod clock;
 pub mod event;
 pub mod histogram;
 pub mod log;

@@ -13,6 +13,7 @@ use masternode::primitives::hash::{BlockId, ChainId, Hash, Txid};
 use masternode::primitives::keys::PublicKey;
 use masternode::primitives::transaction::TxStatus;
 use masternode::telemetry::cause::{MissCause, PaymentGap};
+use masternode::telemetry::clock::ClockInfo;
 use masternode::telemetry::event::{AlertLevel, Event, EventKind};
 use masternode::telemetry::histogram::Percentiles;
 use masternode::telemetry::log::{LogLevel, LogRecord};
@@ -93,7 +94,9 @@ fn peer(index: u16) -> PeerInfo {
         agent: CleanText::new("masternode/0.1.0"),
         height: HEIGHT - u64::from(index == 3) * 5,
         rtt_us: (index != 5).then_some(310 + 12_400 * number),
-        clock_offset_ms: (index != 5).then(|| i64::from(index) - 2),
+        jitter_us: (index != 5).then_some(20 + 900 * number),
+        clock_offset_ms: (index != 5).then(|| if index == 4 { 1_240 } else { i64::from(index) - 2 }),
+        clock_error_ms: (index != 5).then_some(6 * number),
         bytes_in: 48_200_100 + 1_234_567 * number,
         bytes_out: 51_020_044 + 934_567 * number,
         dropped: u64::from(index == 3) * 14,
@@ -241,20 +244,7 @@ pub fn snapshot(own: u16) -> Snapshot {
             checkpoint_pause: percentiles(48, 52_000, 81_000, 96_000, 312_000),
         },
         pool: pool(),
-        peers: PeersInfo {
-            inbound: 3,
-            outbound: 3,
-            inbound_max: 64,
-            known_addresses: 12,
-            bytes_in: 148_200_100,
-            bytes_out: 151_020_044,
-            bans: 2,
-            offences: 9,
-            automatic_bans: 1,
-            refused_banned: 4,
-            ban_breaker_open: false,
-            list: (0..6).map(peer).collect(),
-        },
+        peers: peers(),
         members: (0..4).map(|voter| member(voter, own)).collect(),
         checkpoints: (0..96).rev().map(checkpoint).collect(),
         host: HostInfo {
@@ -263,13 +253,30 @@ pub fn snapshot(own: u16) -> Snapshot {
             open_files: Some(61),
             disk_free_bytes: Some(31_000_000_000),
             data_bytes: Some(12_400_000),
-            clock_offset_ms: Some(2),
+            clock: ClockInfo { offset_ms: Some(2), compared: 3, fault: None },
+            standstill: None,
         },
         alerts: vec![AlertInfo {
             time_ms: NOW_MS - 95_000,
             level: AlertLevel::Warning,
             text: CleanText::new("node-4 missed 4 of the last 32 checkpoints"),
         }],
+    }
+}
+
+fn peers() -> PeersInfo {
+    PeersInfo {
+        inbound: 3,
+        outbound: 3,
+        members_in: 2,
+        members_out: 2,
+        inbound_max: 64,
+        known_addresses: 12,
+        bytes_in: 148_200_100,
+        bytes_out: 151_020_044,
+        bans: 2,
+        list: (0..6).map(peer).collect(),
+        ..PeersInfo::default()
     }
 }
 

@@ -23,7 +23,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// News not yet told; the oldest are lost.
@@ -71,8 +71,6 @@ pub struct Bans {
     refused: AtomicU64,
     news: Mutex<VecDeque<BanNews>>,
     changed: Notify,
-    /// Grows whenever a subject is pardoned: whoever spaces its dials starts over.
-    pardons: watch::Sender<u64>,
 }
 
 /// Milliseconds since 1970.
@@ -98,7 +96,6 @@ impl Bans {
             refused: AtomicU64::new(0),
             news: Mutex::default(),
             changed: Notify::new(),
-            pardons: watch::Sender::new(0),
         };
         bans.count(&bans.table.lock());
         bans
@@ -182,7 +179,7 @@ impl Bans {
         Ok(ban)
     }
 
-    /// Lifts the bans of a subject, forgets its scores and lets everybody who waits dial at once; `None` for all.
+    /// Lifts the bans of a subject and forgets its scores; `None` for everybody's.
     pub fn lift(&self, subject: Option<&Subject>) -> Vec<Ban> {
         let lifted = {
             let mut table = self.table.lock();
@@ -192,7 +189,6 @@ impl Bans {
         };
         self.unsaved.store(true, Relaxed);
         self.tell(lifted.iter().cloned().map(|ban| BanNews::Over { ban, lifted: true }));
-        self.pardons.send_modify(|pardons| *pardons += 1);
         lifted
     }
 
@@ -294,12 +290,6 @@ impl Bans {
     /// Waits for news. Cancelling loses nothing.
     pub async fn wait_for_news(&self) {
         self.changed.notified().await;
-    }
-
-    /// Changes whenever somebody is pardoned.
-    #[must_use]
-    pub fn pardons(&self) -> watch::Receiver<u64> {
-        self.pardons.subscribe()
     }
 
     /// Writes the file if anything has changed. Blocks.

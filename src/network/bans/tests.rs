@@ -194,9 +194,9 @@ fn the_breaker_stops_bans_when_more_than_a_quarter_of_the_peers_would_be_banned_
     let mut table = Table::default();
     let of_twelve = |number| Offender { peers: 12, ..stranger(number, PUBLIC) };
     // Addresses apart: three bans of twelve, and the next is one too many.
-    for number in 0..3 {
+    for (number, peers) in [(0, 12), (1, 11), (2, 10)] {
         let who = Offender { ip: format!("198.51.100.{number}").parse().unwrap(), ..of_twelve(number) };
-        let who = Offender { peers: 12 - number as usize, ..who };
+        let who = Offender { peers, ..who };
         banned(until_ban(&mut table, &who, at(0)).1);
     }
     let fourth = Offender { peers: 9, ..of_twelve(3) };

@@ -145,6 +145,7 @@ impl Peers {
                 tracing::warn!(?news, "bans have changed");
                 None
             }
+            NetworkEvent::StoodStill { .. } => None,
             NetworkEvent::Message { peer, message } => self.message(peer, message),
         }
     }
