@@ -20,6 +20,7 @@ use crate::primitives::encoding::decode;
 use crate::primitives::message::Message;
 use bytes::Bytes;
 use quinn::{ReadError, RecvStream, SendStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
@@ -107,17 +108,13 @@ async fn supervise(
 
 /// Tells the peer of other nodes, and the others of the peer, so that a mesh forms within a round trip.
 fn introduce(context: &Context, peer: &Arc<Peer>) {
-    let mut addresses = Vec::new();
+    let (mut dialled, mut claimed) = (Vec::new(), Vec::new());
     context.registry.for_each(|other| {
-        if other.id != peer.id && addresses.len() < ADDRESSES_MAX {
-            addresses.push(other.listen);
+        if other.id != peer.id {
+            if other.inbound { &mut claimed } else { &mut dialled }.push(other.listen);
         }
     });
-    for address in context.book.reached(ADDRESSES_MAX) {
-        if addresses.len() < ADDRESSES_MAX && !addresses.contains(&address) && address != peer.listen {
-            addresses.push(address);
-        }
-    }
+    let addresses = introductions(peer.listen, dialled, context.book.reached(ADDRESSES_MAX), &claimed);
     if !addresses.is_empty() {
         router::control(context, peer, &Control::Peers(addresses));
     }
@@ -127,6 +124,29 @@ fn introduce(context: &Context, peer: &Arc<Peer>) {
             router::control(context, &other, &news);
         }
     }
+}
+
+/// What a newcomer at `own` is told, most trusted first: where this node has found peers, and in half of the
+/// room at most where those who dialled say they are.
+fn introductions(
+    own: SocketAddr,
+    dialled: Vec<SocketAddr>,
+    reached: Vec<SocketAddr>,
+    claimed: &[SocketAddr],
+) -> Vec<SocketAddr> {
+    let claims = claimed.len().min(ADDRESSES_MAX / 2);
+    let mut addresses = Vec::new();
+    let mut add = |from: &[SocketAddr], most: usize| {
+        for address in from {
+            if addresses.len() < most && *address != own && !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
+    };
+    add(&dialled, ADDRESSES_MAX - claims);
+    add(&reached, ADDRESSES_MAX - claims);
+    add(claimed, ADDRESSES_MAX);
+    addresses
 }
 
 /// Writes what waits in one class, in order, as soon as it may leave.
@@ -341,5 +361,29 @@ async fn ping(context: Arc<Context>, peer: Arc<Peer>) {
         }
         let ping = Control::Ping { number, height: context.height.load(Relaxed) };
         router::control(&context, &peer, &ping);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_take_half_of_what_a_newcomer_is_told_at_most_when_others_were_reached() {
+        let at = |group: u8| move |n: u8| SocketAddr::from(([198, 51, group, n], 24000));
+        let dialled: Vec<_> = (0..4).map(at(1)).collect();
+        let reached: Vec<_> = (0..64).map(at(2)).collect();
+        let claimed: Vec<_> = (0..117).map(at(3)).collect();
+        let own = at(2)(0);
+        let told = introductions(own, dialled.clone(), reached.clone(), &claimed);
+        let of = |group: u8| {
+            told.iter().filter(|address| address.to_string().contains(&format!(".{group}."))).count()
+        };
+        assert_eq!((told.len(), of(3)), (ADDRESSES_MAX, ADDRESSES_MAX / 2));
+        assert!(dialled.iter().all(|address| told.contains(address)) && !told.contains(&own));
+        // A few claims of honest newcomers are told beside whatever was reached.
+        let told = introductions(own, dialled, reached, &claimed[..2]);
+        assert_eq!(told.len(), ADDRESSES_MAX);
+        assert!(claimed[..2].iter().all(|address| told.contains(address)));
     }
 }

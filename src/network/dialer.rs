@@ -159,7 +159,7 @@ pub async fn dial_learned(context: Arc<Context>) {
 fn connected(context: &Context) -> Connected {
     let mut connected = Connected::default();
     context.registry.for_each(|peer| {
-        connected.peers.push((peer.id, peer.listen));
+        connected.peers.push((peer.id, peer.found_at()));
         if !peer.inbound {
             connected.groups.insert(Netgroup::of(peer.listen));
         }
@@ -282,7 +282,8 @@ async fn attempt(
             refusal.close(&connection);
             match refusal.code {
                 Some(CloseCode::Duplicate) => Dialled::Already(id),
-                Some(CloseCode::SelfConnection) => Dialled::Itself,
+                // Only this node itself may say so.
+                Some(CloseCode::SelfConnection) if id == context.own => Dialled::Itself,
                 Some(CloseCode::Held) => Dialled::Failed(Refusal { code: None, ..refusal }),
                 _ => Dialled::Failed(refusal),
             }
