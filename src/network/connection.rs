@@ -9,6 +9,7 @@
 use crate::network::NetworkEvent;
 use crate::network::bans::offence::{Charge, Offence};
 use crate::network::context::Context;
+use crate::network::governor::{Kind, Ruling};
 use crate::network::handshake::{self, CloseCode, Hello};
 use crate::network::judging;
 use crate::network::peers::Peer;
@@ -208,7 +209,8 @@ async fn read(context: Arc<Context>, peer: Arc<Peer>, seen: Arc<AtomicU8>, strea
         Err(FrameError::Lost(ReadError::ConnectionLost(_))) => return,
         Err(error) => BadFrame::cut(format!("bad frame: {error}")),
     };
-    judging::charge(&context, &peer, CloseCode::BadFrame, &fault.0);
+    let code = if fault.0.offence == Offence::Flood { CloseCode::Flood } else { CloseCode::BadFrame };
+    judging::charge(&context, &peer, code, &fault.0);
 }
 
 /// What is wrong with what was read.
@@ -232,6 +234,9 @@ impl BadFrame {
 
     /// Said of a stream of this class.
     fn inside(mut self, class: Class) -> Self {
+        if self.0.offence == Offence::Flood {
+            return self;
+        }
         self.0.what = format!("bad frame in {}: {}", class.name(), self.0.what).into();
         self
     }
@@ -268,6 +273,7 @@ async fn read_class(
         context.traffic.bytes_in.fetch_add(bytes, Relaxed);
         if class == Class::Control {
             let control = decode::<Control, FRAME_MAX>(&payload).map_err(|error| no_message(&error))?;
+            govern(context, peer, Kind::Control, payload.len()).await?;
             on_control(context, peer, control).map_err(|error| no_message(&error))?;
             continue;
         }
@@ -275,11 +281,35 @@ async fn read_class(
         if Class::of(&message) != class {
             return Err(BadFrame::sent(message.name(), format!("{} does not belong here", message.name())));
         }
+        let size = payload.len();
         // The frame's memory is not kept while the node is busy.
         drop(payload);
+        govern(context, peer, Kind::of(&message), size).await?;
         match context.room().await {
             Some(room) => room.send(NetworkEvent::Message { peer: peer.id, message }),
             None => return Ok(()),
+        }
+    }
+}
+
+/// Takes a message from the peer's budget, and its time when there is none left: nothing more of this stream is read
+/// meanwhile, and through flow control the peer has to wait.
+async fn govern(context: &Context, peer: &Peer, kind: Kind, bytes: usize) -> Result<(), BadFrame> {
+    let ruling = peer.governor.lock().take(kind, bytes, Instant::now());
+    match ruling {
+        Ruling::Fine => Ok(()),
+        Ruling::Wait(pause) => {
+            context.traffic.throttled.fetch_add(1, Relaxed);
+            tokio::select! {
+                () = peer.ended.cancelled() => {}
+                () = sleep_until(Instant::now() + pause) => {}
+            }
+            Ok(())
+        }
+        Ruling::Flood => {
+            let text =
+                format!("more {} than any honest node sends, also after it was slowed down", kind.name());
+            Err(BadFrame(Charge::new(Offence::Flood, kind.name(), &text)))
         }
     }
 }

@@ -52,10 +52,11 @@ pub enum CloseCode {
     TooManyOfSite,
     Banned,
     Held,
+    Flood,
 }
 
 impl CloseCode {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::ShuttingDown,
         Self::WrongChain,
         Self::WrongVersion,
@@ -75,6 +76,7 @@ impl CloseCode {
         Self::TooManyOfSite,
         Self::Banned,
         Self::Held,
+        Self::Flood,
     ];
 
     /// The number on the wire.
@@ -100,6 +102,7 @@ impl CloseCode {
             Self::TooManyOfSite => 17,
             Self::Banned => 18,
             Self::Held => 19,
+            Self::Flood => 20,
         }
     }
 

@@ -8,7 +8,8 @@
 //! In reading order: `wire` (frames, classes), `tls`, `handshake`, `endpoint` (socket), `queue`, `peers`
 //! (registry), `tallies` (counts and limits), `pings` (what they measure), `connection` (life of one), `standstill`
 //! (was this node away?), `listener`, `dialer`, `members` (links to the committee), `netgroup`, `discovery`
-//! (addresses), `bans` (scores, who is kept out), `judging`, `router`.
+//! (addresses), `bans` (scores, who is kept out), `judging`, `governor` (what one peer may send),
+//! `router`.
 //! Absent: what messages mean, and which peers are members of the committee.
 
 pub mod bans;
@@ -17,6 +18,7 @@ pub mod context;
 pub mod dialer;
 pub mod discovery;
 pub mod endpoint;
+pub mod governor;
 pub mod handshake;
 pub mod judging;
 pub mod listener;
@@ -37,14 +39,17 @@ mod tests;
 use crate::network::bans::{BanCounts, BanNews, Bans};
 use crate::network::context::Context;
 use crate::network::discovery::{AddressBook, Remembered};
+use crate::network::governor::Budgets;
 use crate::network::handshake::{AGENT_MAX, CloseCode, NAME_CHARS_MAX, PROTOCOL, VoteCertificate};
 use crate::network::members::Member;
 use crate::network::peers::{PeerSnapshot, Registry, Traffic};
 use crate::network::router::Recipients;
+use crate::primitives::chain::NetworkKind;
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::ChainId;
 use crate::primitives::keys::{PublicKey, SecretKey};
 use crate::primitives::message::{Message, PeerId};
+use crate::primitives::params::Params;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use std::collections::BTreeSet;
@@ -96,6 +101,8 @@ pub struct NetworkOptions {
     pub clock_error_ms: i64,
     /// Where learned addresses are kept between runs.
     pub peers_file: Option<PathBuf>,
+    /// What one peer may send.
+    pub budgets: Budgets,
     /// Where bans are kept between runs.
     pub bans_file: Option<PathBuf>,
     /// Time between pings.
@@ -119,6 +126,7 @@ impl NetworkOptions {
             clock_error_ms: 0,
             peers_file: None,
             bans_file: None,
+            budgets: Budgets::of(&Params::of(NetworkKind::Mainnet)),
             ping_interval: Duration::from_secs(5),
             feeler_interval: Duration::from_secs(120),
         }
@@ -230,6 +238,8 @@ pub struct Counts {
     pub bytes_out: u64,
     /// Messages dropped because a peer was slow or the message too large.
     pub dropped: u64,
+    /// How often a peer was slowed down because it sent more than it may.
+    pub throttled: u64,
     /// Addresses known.
     pub known_addresses: usize,
     /// Who is kept out.
@@ -339,6 +349,7 @@ impl Network {
             bytes_out: self.context.traffic.bytes_out.load(Relaxed),
             dropped: self.context.traffic.dropped.load(Relaxed),
             known_addresses: self.context.book.len(),
+            throttled: self.context.traffic.throttled.load(Relaxed),
             bans: self.context.bans.counts(),
         }
     }

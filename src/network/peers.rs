@@ -7,6 +7,7 @@
 //! dialled by the smaller network key. Two processes with one network key are two peers: the one that
 //! comes second, from another address, is known by a number derived from the key and its process.
 
+use crate::network::governor::{Budgets, Governor};
 use crate::network::handshake::{CloseCode, Hello, Refusal, close};
 use crate::network::pings::{Gauge, Measured, Pings};
 use crate::network::queue::Queue;
@@ -45,6 +46,8 @@ pub struct Traffic {
     pub bytes_out: AtomicU64,
     /// Messages dropped because a queue was full or the message too large.
     pub dropped: AtomicU64,
+    /// How often a peer was slowed down.
+    pub throttled: AtomicU64,
 }
 
 /// Figures of one peer as measured; values a console shows.
@@ -99,6 +102,8 @@ pub struct Peer {
     pub pings: Mutex<Pings>,
     /// Locked once a pong, and for pictures.
     pub gauge: Mutex<Gauge>,
+    /// What it may still send.
+    pub governor: Mutex<Governor>,
     closed_here: OnceLock<CleanText>,
     /// What it counts as; changed under its slot's guard only.
     kind: Mutex<Kind>,
@@ -115,6 +120,7 @@ impl Peer {
         address: SocketAddr,
         inbound: bool,
         ended: CancellationToken,
+        budgets: &Budgets,
     ) -> Self {
         let mut listen = hello.listen;
         if listen.ip().is_unspecified() {
@@ -139,6 +145,7 @@ impl Peer {
             since: Instant::now(),
             pings: Mutex::default(),
             gauge: Mutex::default(),
+            governor: Mutex::new(Governor::new(budgets, Instant::now())),
             closed_here: OnceLock::new(),
             kind: Mutex::new(Kind::Observer),
             queues: [CONTROL_QUEUE_MAX, VOTES_QUEUE_MAX, TRANSACTIONS_QUEUE_MAX, BULK_QUEUE_MAX]

@@ -2,6 +2,7 @@
 
 mod absence;
 mod bans;
+mod governor;
 mod hostile;
 mod lists;
 mod members;

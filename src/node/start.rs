@@ -163,7 +163,7 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
             let height = Arc::new(AtomicU64::new(0));
             let (events, received) = mpsc::channel(EVENTS_WAITING_MAX);
             height.store(opened.ledger.tip().header.height, Ordering::Release);
-            let network_options = settings::network_options(&options.config);
+            let network_options = settings::network_options(&options.config, &options.genesis.params);
             let network =
                 Network::start(network_options, identity(&options), Arc::clone(&height), events).await?;
             Joined { network: Arc::new(network), received, early: Vec::new(), height }

@@ -306,6 +306,8 @@ pub struct PeersInfo {
     pub known_addresses: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    /// How often a peer was slowed down because it sent more than any honest node does.
+    pub throttled: u64,
     /// Peers and ranges of addresses that are banned.
     pub bans: u64,
     /// Offences of peers since start that count towards a ban.

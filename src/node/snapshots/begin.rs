@@ -120,7 +120,7 @@ pub async fn join(
     hub.enter(Phase::Starting(CleanText::new("looking for peers with a snapshot")));
     let height = Arc::new(AtomicU64::new(0));
     let (events, received) = mpsc::channel(crate::node::router::EVENTS_WAITING_MAX);
-    let options = settings::network_options(config);
+    let options = settings::network_options(config, &genesis.params);
     let network = Arc::new(Network::start(options, identity, Arc::clone(&height), events).await?);
     let wire: Arc<dyn Wire> = Arc::clone(&network) as _;
     let mut peers = Peers::new(wire, received, stopper.ordered().clone());
