@@ -527,4 +527,4 @@ impl Hub {
 
 mod notices;
 #[cfg(test)]
-mod tests;
+pub(in crate::node) mod tests;

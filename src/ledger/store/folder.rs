@@ -51,6 +51,13 @@ pub enum StoreError {
     /// The system refuses; may pass.
     #[error("{}: {reason}: check free space and permissions, then start again", file.display())]
     Unavailable { file: PathBuf, reason: String },
+    /// A sync failed, for whatever reason: what was written last may or may not be on the medium, and a sync
+    /// that succeeds later would not tell.
+    #[error(
+        "{}: syncing failed: {reason}: what was written last may be lost, so nothing more is written: look for the \
+         disk in the system's log, replace it or free space, and start again", file.display()
+    )]
+    Unsynced { file: PathBuf, reason: String },
     /// There is no space left; passes when some is made, see [`Store::reopen`](crate::ledger::store::Store::reopen).
     #[error("{}: {reason}: no space is left on the disk, or the quota is used up: free some", file.display())]
     Full { file: PathBuf, reason: String },
@@ -73,6 +80,12 @@ impl StoreError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. })
+    }
+
+    /// Whether the system is at fault, not the data, so that trying again later may help.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Unsynced { .. } | Self::Full { .. })
     }
 
     /// Damage of `file`.
