@@ -5,6 +5,7 @@ use crate::commands::progress::Teller;
 use crate::commands::{Outcome, locate, output};
 use masternode::config::{CONFIG_FILE_NAME, Config};
 use masternode::ledger::store::StoreOptions;
+use masternode::tools::backup::KEYS_FOLDER_NAME;
 use masternode::tools::restore::{RestoreOrder, Restored, configuration, inspect, restore};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,11 @@ fn data_dir(args: &RestoreArgs) -> Result<PathBuf, crate::commands::Failure> {
     locate::default_directory(network)
 }
 
+fn joined(paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    paths.join(", ")
+}
+
 fn told(data_dir: &Path, restored: &Restored) -> String {
     let (dir, manifest) = (data_dir.display(), &restored.manifest);
     let mut text = format!(
@@ -62,10 +68,14 @@ fn told(data_dir: &Path, restored: &Restored) -> String {
         let _ = writeln!(text, "set aside: {} is now {}", was.display(), now.display());
     }
     if !restored.copied.is_empty() {
-        let _ = writeln!(text, "from the backup: {}", restored.copied.join(", "));
+        let _ = writeln!(text, "from the backup: {}", joined(&restored.copied));
     }
-    if !data_dir.join("keys").exists() {
+    let keys = data_dir.join(KEYS_FOLDER_NAME);
+    if restored.missing_keys.iter().any(|key| key.starts_with(&keys)) {
         let _ = writeln!(text, "missing: put your copy of the folder `keys` to {dir}/keys before you start");
+    } else if !restored.missing_keys.is_empty() {
+        let missing = joined(&restored.missing_keys);
+        let _ = writeln!(text, "missing: put your copies of {missing} there before you start");
     }
     let _ = writeln!(
         text,
