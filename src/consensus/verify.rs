@@ -61,7 +61,7 @@ impl EraContext {
     /// height before.
     #[must_use]
     pub fn is_fork(&self, height: u64, qc: &Qc) -> bool {
-        self.previous_era.is_some() && height + 1 == self.height && qc.block != self.previous
+        self.previous_era.is_some() && height.checked_add(1) == Some(self.height) && qc.block != self.previous
     }
 }
 

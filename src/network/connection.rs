@@ -7,7 +7,7 @@
 //! for their class here; what they mean is the node's business.
 
 use crate::network::NetworkEvent;
-use crate::network::context::{Context, wall_us};
+use crate::network::context::Context;
 use crate::network::handshake::{self, CloseCode, Hello};
 use crate::network::peers::Peer;
 use crate::network::queue::Taken;
@@ -228,7 +228,7 @@ fn on_control(context: &Context, peer: &Arc<Peer>, control: Control) -> Result<(
         Control::Ping { number, height } => {
             peer.height.store(height, Relaxed);
             let own_height = context.height.load(Relaxed);
-            let pong = Control::Pong { number, height: own_height, wall_ms: wall_us() / 1000 };
+            let pong = Control::Pong { number, height: own_height, wall_ms: context.wall_us() / 1000 };
             router::control(context, peer, &pong);
         }
         Control::Pong { number, height, wall_ms } => {
@@ -237,8 +237,8 @@ fn on_control(context: &Context, peer: &Arc<Peer>, control: Control) -> Result<(
                 let rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
                 // The pong was stamped half a round trip ago, in whole milliseconds.
                 let theirs = i128::from(wall_ms) * 1000 + 500 + i128::from(rtt_us / 2);
-                let offset = theirs - i128::from(wall_us());
-                peer.measured(rtt_us, i64::try_from(offset).unwrap_or(i64::MAX));
+                let offset = theirs - i128::from(context.wall_us());
+                peer.gauge.lock().take(rtt_us, i64::try_from(offset).unwrap_or(i64::MAX));
             }
         }
         Control::Peers(addresses) if addresses.len() > ADDRESSES_MAX => {
@@ -251,19 +251,19 @@ fn on_control(context: &Context, peer: &Arc<Peer>, control: Control) -> Result<(
 
 /// Pings at once and then at intervals, and gives up a peer that stops answering.
 async fn ping(context: Arc<Context>, peer: Arc<Peer>) {
-    let timeout = PONG_TIMEOUT.max(context.options.ping_interval.saturating_mul(4));
-    let mut ticks = interval(context.options.ping_interval.max(Duration::from_millis(1)));
+    let every = context.options.ping_interval.max(Duration::from_millis(1));
+    let timeout = PONG_TIMEOUT.max(every.saturating_mul(4));
+    let mut awake = context.wake_pings.subscribe();
+    let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             () = peer.ended.cancelled() => return,
             _ = ticks.tick() => {}
+            // The sender lives as long as the context this task holds.
+            _ = awake.changed() => {}
         }
-        let now = Instant::now();
-        let (number, silent) = {
-            let mut pings = peer.pings.lock();
-            (pings.sent(now), pings.silent(now))
-        };
+        let (number, silent) = peer.pings.lock().sent(Instant::now(), every);
         if silent > timeout {
             peer.close(CloseCode::NoPong, &format!("no pong for {} s", silent.as_secs()));
             return;

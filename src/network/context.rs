@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::Permit;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,6 +45,10 @@ pub struct Context {
     /// Height of the node's last decided block.
     pub height: Arc<AtomicU64>,
     pub events: mpsc::Sender<NetworkEvent>,
+    /// Counts up when every peer is to be pinged at once: their clocks are read anew.
+    pub wake_pings: watch::Sender<u64>,
+    /// Counts up when no dial waits any longer: what failed while this node was away says nothing.
+    pub wake_dials: watch::Sender<u64>,
     pub tasks: TaskTracker,
     /// Cancelled when the network shuts down.
     pub stop: CancellationToken,
@@ -62,9 +66,15 @@ impl Context {
             name: self.name.clone(),
             listen: self.advertised,
             height: self.height.load(Relaxed),
-            wall_ms: wall_us() / 1000,
+            wall_ms: self.wall_us() / 1000,
             vote: self.vote.clone(),
         }
+    }
+
+    /// Microseconds since 1970 as this node tells peers and compares with theirs.
+    #[must_use]
+    pub fn wall_us(&self) -> u64 {
+        wall_us().saturating_add_signed(self.options.clock_error_ms.saturating_mul(1000))
     }
 
     /// The only key accepted at an address, if a bootstrap entry names one.

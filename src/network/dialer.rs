@@ -58,6 +58,7 @@ pub async fn keep_bootstrap(context: Arc<Context>, peer: Bootstrap) {
     let mut failures = 0;
     // What was logged last: a new kind of failure is told, the hundredth of one kind is not.
     let mut told = None;
+    let mut awake = context.wake_dials.subscribe();
     while !context.stop.is_cancelled() {
         match dial_name(&context, &entry, key, failures).await {
             Dialled::Connected(peer) => {
@@ -89,7 +90,11 @@ pub async fn keep_bootstrap(context: Arc<Context>, peer: Bootstrap) {
                 failures = failures.saturating_add(1);
             }
         }
-        wait(&context, sleep(backoff(failures))).await;
+        tokio::select! {
+            () = wait(&context, sleep(backoff(failures))) => {}
+            // Back from a standstill.
+            _ = awake.changed() => failures = 0,
+        }
     }
 }
 
@@ -198,13 +203,16 @@ async fn touch(context: &Arc<Context>, address: SocketAddr) -> Result<PeerId, Re
 
 async fn dial_one_learned(context: Arc<Context>, address: SocketAddr, failures: u32) {
     let key = context.pinned_key(canonical(address));
+    let wakes = *context.wake_dials.borrow();
     match dial(&context, address, key, failures).await {
         Dialled::Connected(peer) => context.book.succeeded(address, peer.id),
         Dialled::Already(peer) => context.book.succeeded(address, peer),
         Dialled::Itself => context.book.is_own(address),
         Dialled::Failed(refusal) => {
             tracing::debug!(%address, reason = %refusal, "peer not reached");
-            context.book.failed(address, Instant::now() + backoff(failures.saturating_add(1)));
+            // What failed because this node stood still is no failure of whoever is there.
+            let failures = if wakes == *context.wake_dials.borrow() { failures.saturating_add(1) } else { 0 };
+            context.book.failed(address, Instant::now() + backoff(failures));
         }
     }
 }

@@ -241,6 +241,15 @@ impl AddressBook {
         self.changed.notified().await;
     }
 
+    /// Forgets the pauses between attempts, after a time in which none could succeed.
+    pub fn dial_at_once(&self) {
+        let now = Instant::now();
+        for entry in self.tables.lock().known.values_mut() {
+            entry.next_try = entry.next_try.min(now);
+        }
+        self.changed();
+    }
+
     /// A connection this node dialled is up.
     pub fn dialled(&self, address: SocketAddr) {
         self.tables.lock().outbound.push(canonical(address));

@@ -34,15 +34,24 @@ type Dials = Arc<Mutex<BTreeMap<PublicKey, Attempts>>>;
 /// Keeps dialling until shutdown.
 pub async fn dial_members(context: Arc<Context>) {
     let dials = Dials::default();
+    let mut awake = context.wake_dials.subscribe();
     loop {
         tokio::select! {
             () = context.stop.cancelled() => return,
+            _ = awake.changed() => at_once(&dials),
             () = sleep(LOOK_INTERVAL) => {}
         }
         for (member, address, failures) in take_due(&context, &dials) {
             let dial = dial_one(Arc::clone(&context), Arc::clone(&dials), member, address, failures);
             context.tasks.spawn(dial.in_current_span());
         }
+    }
+}
+
+/// Forgets the pauses between attempts, after a time in which none could succeed.
+fn at_once(dials: &Dials) {
+    for attempts in dials.lock().values_mut() {
+        (attempts.failures, attempts.next_try) = (0, Instant::now());
     }
 }
 
@@ -76,6 +85,7 @@ async fn dial_one(
     address: SocketAddr,
     failures: u32,
 ) {
+    let wakes = *context.wake_dials.borrow();
     let missed = match dial(&context, address, context.pinned_key(address), failures).await {
         Dialled::Connected(peer) if peer.vote_key == Some(member) => None,
         Dialled::Connected(_) | Dialled::Itself => Some("somebody else is there".into()),
@@ -83,10 +93,30 @@ async fn dial_one(
         Dialled::Already(_) => Some("the one there is connected already".into()),
         Dialled::Failed(Refusal { text, .. }) => Some(text),
     };
-    let failures = missed.as_ref().map_or(0, |_| failures.saturating_add(1));
+    // What failed because this node stood still is no failure of the member.
+    let stood_still = wakes != *context.wake_dials.borrow();
+    let failures = missed.as_ref().map_or(0, |_| if stood_still { 0 } else { failures.saturating_add(1) });
     if let Some(reason) = missed {
         tracing::debug!(member = %member.short(), %address, %reason, "a committee member was not reached");
     }
     let attempts = Attempts { failures, next_try: Instant::now() + backoff(failures), dialing: false };
     dials.lock().insert(member, attempts);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::primitives::keys::SecretKey;
+    use std::time::Duration;
+
+    #[test]
+    fn nobody_waits_for_a_dial_after_a_standstill() {
+        let (now, dials) = (Instant::now(), Dials::default());
+        let key = SecretKey::from_seed(&[1; 32]).public();
+        let waiting = Attempts { failures: 9, next_try: now + Duration::from_secs(30), dialing: false };
+        dials.lock().insert(key, waiting);
+        at_once(&dials);
+        let attempts = dials.lock()[&key];
+        assert!(attempts.failures == 0 && attempts.next_try <= Instant::now(), "{attempts:?}");
+    }
 }

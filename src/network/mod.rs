@@ -6,8 +6,9 @@
 //! the sender down; everything spawned ends with [`Network::shutdown`].
 //!
 //! In reading order: `wire` (frames, classes), `tls`, `handshake`, `endpoint` (socket), `queue`, `peers`
-//! (registry), `tallies` (counts and limits), `connection` (life of one), `listener`, `dialer`, `members` (links to
-//! the committee), `netgroup`, `discovery` (addresses), `router`.
+//! (registry), `tallies` (counts and limits), `pings` (what they measure), `connection` (life of one), `standstill`
+//! (was this node away?), `listener`, `dialer`, `members` (links to the committee), `netgroup`, `discovery`
+//! (addresses), `router`.
 //! Absent: what messages mean, which peers deserve a ban, and which of them are members.
 
 pub mod connection;
@@ -20,8 +21,10 @@ pub mod listener;
 pub mod members;
 pub mod netgroup;
 pub mod peers;
+pub mod pings;
 pub mod queue;
 pub mod router;
+pub mod standstill;
 pub mod tallies;
 pub mod tls;
 pub mod wire;
@@ -47,7 +50,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -85,6 +88,8 @@ pub struct NetworkOptions {
     pub outbound_target: usize,
     /// Artificial delay of every message sent, for development networks; zero otherwise.
     pub latency: Duration,
+    /// Artificial error of the wall clock towards peers, for tests; zero otherwise.
+    pub clock_error_ms: i64,
     /// Where learned addresses are kept between runs.
     pub peers_file: Option<PathBuf>,
     /// Time between pings.
@@ -105,6 +110,7 @@ impl NetworkOptions {
             of_site_max: 4,
             outbound_target: 8,
             latency: Duration::ZERO,
+            clock_error_ms: 0,
             peers_file: None,
             ping_interval: Duration::from_secs(5),
             feeler_interval: Duration::from_secs(120),
@@ -146,6 +152,9 @@ pub enum NetworkEvent {
     Down { peer: PeerId, address: SocketAddr, reason: CleanText },
     /// A connection was refused by this node or by the other end.
     Refused { address: SocketAddr, reason: CleanText },
+    /// This node itself was away for about `lasted`: the process was stopped or starved, or, when `suspended`,
+    /// the whole machine. No peer is to blame for what was missed meanwhile.
+    StoodStill { lasted: Duration, suspended: bool },
     /// A message, decoded and otherwise unchecked.
     Message { peer: PeerId, message: Message },
 }
@@ -204,8 +213,9 @@ pub struct Counts {
     pub inbound: usize,
     /// Connections dialled by this node.
     pub outbound: usize,
-    /// Those of both with members of the committee.
-    pub members: usize,
+    /// Those of each with members of the committee; the others are observers.
+    pub members_in: usize,
+    pub members_out: usize,
     /// Bytes of frames received and sent since start, without what QUIC adds.
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -262,6 +272,8 @@ impl Network {
             traffic: Traffic::default(),
             height,
             events,
+            wake_pings: watch::Sender::default(),
+            wake_dials: watch::Sender::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             options,
@@ -269,6 +281,7 @@ impl Network {
         context.tasks.spawn(listener::listen(Arc::clone(&context)).in_current_span());
         context.tasks.spawn(dialer::dial_learned(Arc::clone(&context)).in_current_span());
         context.tasks.spawn(members::dial_members(Arc::clone(&context)).in_current_span());
+        context.tasks.spawn(standstill::watch(Arc::clone(&context)).in_current_span());
         context.tasks.spawn(dialer::feel(Arc::clone(&context)).in_current_span());
         for entry in &context.options.bootstrap {
             let keeping = dialer::keep_bootstrap(Arc::clone(&context), entry.clone());
@@ -301,10 +314,12 @@ impl Network {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let (inbound, outbound) = self.context.registry.counts();
+        let (members_in, members_out) = self.context.registry.members();
         Counts {
             inbound,
             outbound,
-            members: self.context.registry.members(),
+            members_in,
+            members_out,
             bytes_in: self.context.traffic.bytes_in.load(Relaxed),
             bytes_out: self.context.traffic.bytes_out.load(Relaxed),
             dropped: self.context.traffic.dropped.load(Relaxed),

@@ -8,6 +8,7 @@
 //! comes second, from another address, is known by a number derived from the key and its process.
 
 use crate::network::handshake::{CloseCode, Hello, Refusal, close};
+use crate::network::pings::{Gauge, Measured, Pings};
 use crate::network::queue::Queue;
 use crate::network::tallies::{Counted, Kind, Tallies};
 use crate::network::wire::Class;
@@ -18,11 +19,10 @@ use crate::primitives::message::PeerId;
 use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -64,10 +64,8 @@ pub struct PeerSnapshot {
     pub agent: CleanText,
     /// Height it last told.
     pub height: u64,
-    /// Smoothed round trip of pings in microseconds; `None` before the first pong.
-    pub rtt_us: Option<u64>,
-    /// Its clock minus ours in milliseconds, smoothed.
-    pub clock_offset_ms: Option<i64>,
+    /// What its pongs show.
+    pub measured: Measured,
     /// Bytes of frames, without what QUIC adds.
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -75,44 +73,6 @@ pub struct PeerSnapshot {
     pub dropped: u64,
     /// Age of the connection.
     pub age_ms: u64,
-}
-
-/// Pings on their way.
-#[derive(Debug, Default)]
-pub struct Pings {
-    next: u64,
-    sent: VecDeque<(u64, Instant)>,
-    /// First ping since the last pong.
-    silent_since: Option<Instant>,
-}
-
-impl Pings {
-    /// Most pings remembered; a round trip longer than this many intervals is not measured.
-    const REMEMBERED_MAX: usize = 16;
-
-    /// Number of the ping sent `now`.
-    pub fn sent(&mut self, now: Instant) -> u64 {
-        self.next += 1;
-        if self.sent.len() >= Self::REMEMBERED_MAX {
-            self.sent.pop_front();
-        }
-        self.sent.push_back((self.next, now));
-        self.silent_since.get_or_insert(now);
-        self.next
-    }
-
-    /// Round trip of the ping answered `now`; `None` for a number not remembered.
-    pub fn answered(&mut self, number: u64, now: Instant) -> Option<Duration> {
-        let position = self.sent.iter().position(|(sent, _)| *sent == number)?;
-        self.silent_since = None;
-        self.sent.drain(..=position).next_back().map(|(_, at)| now.duration_since(at))
-    }
-
-    /// How long pings have gone unanswered.
-    #[must_use]
-    pub fn silent(&self, now: Instant) -> Duration {
-        self.silent_since.map_or(Duration::ZERO, |since| now.duration_since(since))
-    }
 }
 
 /// One accepted connection.
@@ -135,12 +95,10 @@ pub struct Peer {
     pub bytes_in: AtomicU64,
     pub bytes_out: AtomicU64,
     pub dropped: AtomicU64,
-    /// 0 until measured.
-    rtt_us: AtomicU64,
-    /// `i64::MIN` until measured.
-    offset_us: AtomicI64,
     since: Instant,
     pub pings: Mutex<Pings>,
+    /// Locked once a pong, and for pictures.
+    pub gauge: Mutex<Gauge>,
     closed_here: OnceLock<CleanText>,
     /// What it counts as; changed under its slot's guard only.
     kind: Mutex<Kind>,
@@ -178,10 +136,9 @@ impl Peer {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-            rtt_us: AtomicU64::new(0),
-            offset_us: AtomicI64::new(i64::MIN),
             since: Instant::now(),
             pings: Mutex::default(),
+            gauge: Mutex::default(),
             closed_here: OnceLock::new(),
             kind: Mutex::new(Kind::Observer),
             queues: [CONTROL_QUEUE_MAX, VOTES_QUEUE_MAX, TRANSACTIONS_QUEUE_MAX, BULK_QUEUE_MAX]
@@ -237,24 +194,9 @@ impl Peer {
         }
     }
 
-    /// Takes a ping's result into the smoothed figures (weight 1/8, as RFC 6298 does).
-    pub fn measured(&self, rtt_us: u64, offset_us: i64) {
-        let rtt_us = rtt_us.max(1);
-        let before = self.rtt_us.load(Relaxed);
-        self.rtt_us.store(if before == 0 { rtt_us } else { (7 * before + rtt_us) / 8 }, Relaxed);
-        let before = self.offset_us.load(Relaxed);
-        let smooth = if before == i64::MIN {
-            offset_us
-        } else {
-            before.saturating_add(offset_us.saturating_sub(before) / 8)
-        };
-        self.offset_us.store(smooth, Relaxed);
-    }
-
     /// The figures now.
     #[must_use]
     pub fn snapshot(&self) -> PeerSnapshot {
-        let offset_us = self.offset_us.load(Relaxed);
         PeerSnapshot {
             peer: self.id,
             vote_key: self.vote_key,
@@ -264,8 +206,7 @@ impl Peer {
             name: self.name.clone(),
             agent: self.agent.clone(),
             height: self.height.load(Relaxed),
-            rtt_us: Some(self.rtt_us.load(Relaxed)).filter(|rtt| *rtt > 0),
-            clock_offset_ms: Some(offset_us).filter(|us| *us != i64::MIN).map(|us| us / 1000),
+            measured: self.gauge.lock().measured(),
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
@@ -322,9 +263,9 @@ impl Registry {
         self.tallies.by_direction()
     }
 
-    /// Connections with members of the committee.
+    /// Those of each with members of the committee.
     #[must_use]
-    pub fn members(&self) -> usize {
+    pub fn members(&self) -> (usize, usize) {
         self.tallies.members()
     }
 

@@ -66,11 +66,11 @@ impl Tallies {
         (sum(inbound, inbound_others), sum(outbound, outbound_others))
     }
 
-    /// Connections with members of the committee.
+    /// Those of each with members of the committee.
     #[must_use]
-    pub fn members(&self) -> usize {
+    pub fn members(&self) -> (usize, usize) {
         let [inbound, _, outbound, _] = &self.counts;
-        inbound.load(Relaxed) + outbound.load(Relaxed)
+        (inbound.load(Relaxed), outbound.load(Relaxed))
     }
 
     /// Whose connections have priority from now on; those there are must be [reclassified](Self::reclassify).
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(refusal.code, Some(CloseCode::TooManyInbound), "no member, whatever it votes with");
         assert!(refusal.text.as_str().contains("too many inbound connections: 2 of 2"));
         assert_eq!(tallies.enter(&inbound("192.0.2.1", Some(key(1))), None).unwrap(), Kind::Member);
-        assert_eq!((tallies.by_direction(), tallies.members()), ((3, 0), 1));
+        assert_eq!((tallies.by_direction(), tallies.members()), ((3, 0), (1, 0)));
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
         let kind = tallies.enter(&peer, None).unwrap();
         tallies.set_committee(BTreeSet::new());
         assert_eq!(tallies.reclassify(&peer, kind), Kind::Observer);
-        assert_eq!((tallies.by_direction(), tallies.members()), ((1, 0), 0));
+        assert_eq!((tallies.by_direction(), tallies.members()), ((1, 0), (0, 0)));
         assert!(tallies.enter(&inbound("203.0.113.1", None), None).is_err());
         tallies.set_committee(BTreeSet::from([key(1)]));
         assert_eq!(tallies.reclassify(&peer, Kind::Observer), Kind::Member);

@@ -1,5 +1,6 @@
 //! Real endpoints on loopback. Tests wait for events, never for a fixed time.
 
+mod absence;
 mod hostile;
 mod lists;
 mod members;
@@ -263,9 +264,9 @@ async fn pings_measure_round_trip_and_clock_offset() {
     let measured = timeout(PATIENCE, async {
         loop {
             if let [peer] = two.network.peers().as_slice()
-                && let (Some(rtt_us), Some(offset_ms)) = (peer.rtt_us, peer.clock_offset_ms)
+                && let (Some(rtt_us), Some(offset_us)) = (peer.measured.rtt_us, peer.measured.offset_us)
             {
-                return (rtt_us, offset_ms, peer.height);
+                return (rtt_us, offset_us / 1000, peer.height);
             }
             tokio::task::yield_now().await;
         }

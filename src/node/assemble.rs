@@ -6,6 +6,7 @@
 
 use crate::consensus::input::Now;
 use crate::consensus::standing::{NOT_REGISTERED, Stage, Standing};
+use crate::node::clock_judge::ClockJudge;
 use crate::node::host_info::HostProbe;
 use crate::node::hub::{Hub, Identity, MachineReport, Phase};
 use crate::node::metrics::MemberStats;
@@ -13,6 +14,7 @@ use crate::node::space::SpaceLimits;
 use crate::primitives::clean::CleanText;
 use crate::primitives::committee::{Committee, VoterIndex};
 use crate::primitives::message::PeerId;
+use crate::telemetry::clock::ClockFault;
 use crate::telemetry::event::AlertLevel;
 use crate::telemetry::histogram::Percentiles;
 use crate::telemetry::snapshot::{
@@ -31,8 +33,6 @@ const BEHIND_GRACE_US: u64 = 2_000_000;
 const CLAIM_GRACE_US: u64 = 20_000_000;
 /// Blocks the database may lag behind the journal before an operator is told.
 const STORE_LAG_HIGH: u64 = 8;
-/// Fewest peers whose median clock is worth comparing with.
-const CLOCK_PEERS_MIN: usize = 2;
 /// Seconds without a block after which a catch-up counts as stalled.
 const SYNC_STILL_S: u64 = 30;
 /// Most turns looked ahead for this node's next proposal.
@@ -52,6 +52,7 @@ pub trait Sources: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Assembler {
     host: HostProbe,
+    clocks: ClockJudge,
     data_dir: String,
     behind_since_us: Option<u64>,
     joined_ms: Option<u64>,
@@ -85,6 +86,7 @@ impl Assembler {
     pub fn new(identity: &Identity) -> Self {
         Self {
             host: HostProbe::new(identity.data_dir.clone()),
+            clocks: ClockJudge::default(),
             data_dir: identity.data_dir.display().to_string(),
             behind_since_us: None,
             joined_ms: None,
@@ -120,7 +122,8 @@ impl Assembler {
             self.joined_ms = Some(now_us.saturating_sub(hub.started.monotonic_us) / 1000);
         }
         let mut host = self.host.read(now_us);
-        host.clock_offset_ms = median_offset(&peers);
+        host.clock = self.clocks.judge(&peers.list, now_us);
+        host.standstill = hub.standstill.load_full().map(|standstill| *standstill);
         let mut node = node_info(&hub.identity, &self.data_dir);
         node.voter = own;
         node.uptime_ms = now_us.saturating_sub(hub.started.monotonic_us) / 1000;
@@ -388,13 +391,6 @@ fn members(
         .collect()
 }
 
-/// Median of what the peers' clocks show; `None` without a peer that was measured.
-fn median_offset(peers: &PeersInfo) -> Option<i64> {
-    let mut offsets: Vec<i64> = peers.list.iter().filter_map(|peer| peer.clock_offset_ms).collect();
-    offsets.sort_unstable();
-    offsets.get(offsets.len() / 2).copied()
-}
-
 /// What an operator should know about this snapshot; a key stands for one alert however often its
 /// figures change.
 fn conditions(
@@ -431,15 +427,14 @@ fn conditions(
         let text = format!("only {gib:.1} GiB free on the disk of {}", snapshot.node.data_dir);
         found.push(("disk", level, text));
     }
-    let measured = snapshot.peers.list.iter().filter(|peer| peer.clock_offset_ms.is_some()).count();
-    if let Some(offset_ms) = snapshot.host.clock_offset_ms
-        && measured >= CLOCK_PEERS_MIN
-        && offset_ms.unsigned_abs() > skew_ms / 2
-    {
-        let seconds = offset_ms as f64 / 1000.0;
-        let text =
-            format!("the clock differs by {seconds:.0} s from the peers' median: check time synchronisation");
-        found.push(("clock", AlertLevel::Warning, text));
+    if let Some(fault) = &snapshot.host.clock.fault {
+        let level = match fault {
+            // What this node proposes is refused from here on, and the others' proposals by it.
+            ClockFault::Own { offset_ms, .. } if offset_ms.unsigned_abs() > skew_ms => AlertLevel::Critical,
+            ClockFault::Own { .. } => AlertLevel::Warning,
+            ClockFault::Peers { .. } | ClockFault::Unclear { .. } => AlertLevel::Notice,
+        };
+        found.push(("clock", level, fault.to_string()));
     }
     if snapshot.chain.store_lag > STORE_LAG_HIGH {
         let text = "the database falls behind: decided blocks wait in the journal".to_owned();

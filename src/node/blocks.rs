@@ -27,6 +27,10 @@ use std::sync::mpsc::{Receiver, SyncSender};
 pub const REQUESTS_WAITING_MAX: usize = 64;
 /// Requests of one peer that may wait; it needs one block at a time.
 const REQUESTS_OF_PEER_MAX: u32 = 4;
+/// Most blocks in one write of the database.
+const WRITE_BLOCKS_MAX: usize = 64;
+/// Most transactions in them, unless one block has more: what sled holds in memory until a write ends.
+const WRITE_TRANSACTIONS_MAX: usize = 10_000;
 /// Bytes of bodies in one answer; well below the largest frame.
 const PAGE_BYTES: u64 = 1 << 20;
 
@@ -61,8 +65,9 @@ impl RecentBlocks {
     }
 }
 
-/// The store thread: stores blocks in order until the effects are gone. A full disk is waited out; after
-/// any other failure nothing is stored any more. The vote log keeps what is not stored.
+/// The store thread: stores blocks in order until the effects are gone, all that wait in one write. A full
+/// disk is waited out; after any other failure nothing is stored any more. The vote log keeps what is not
+/// stored.
 pub fn store_blocks(
     blocks: &Receiver<BlockWrite>,
     store: &Arc<Store>,
@@ -71,29 +76,53 @@ pub fn store_blocks(
     (halt, space): (&Halt, &Space),
     snapshots: &Clerk,
 ) {
-    while let Ok(write) = blocks.recv() {
-        if halt.is_set() {
-            continue;
-        }
-        let height = write.diff.header.height;
-        match commit(store, &write, space) {
+    let mut next = None;
+    while let Some(first) = next.take().or_else(|| blocks.recv().ok()) {
+        let writes = gather(first, blocks, &mut next, |write| snapshots.is_due(&write.diff.header));
+        let Some(last) = writes.last().filter(|_| !halt.is_set()) else { continue };
+        let height = last.diff.header.height;
+        match commit(store, &writes, space) {
             Ok(()) => {
                 durable.store(height, Ordering::Release);
                 recent.stored(height);
-                snapshots.stored(&write, || Ok(Box::new(store.scan()?)));
+                snapshots.stored(last, || Ok(Box::new(store.scan()?)));
             }
             Err(error) => halt.set(format!("block {height} was not stored: {error}")),
         }
     }
 }
 
-fn commit(store: &Store, write: &BlockWrite, space: &Space) -> Result<(), StoreError> {
-    let mut result = store.commit(write);
+/// The first block and those that wait behind it, up to one after which something is `due`, as far as they
+/// fit one write; the one that does not fit goes to `next`.
+fn gather(
+    first: BlockWrite,
+    blocks: &Receiver<BlockWrite>,
+    next: &mut Option<BlockWrite>,
+    due: impl Fn(&BlockWrite) -> bool,
+) -> Vec<BlockWrite> {
+    let mut transactions = first.block.transactions.len();
+    let mut writes = vec![first];
+    while writes.len() < WRITE_BLOCKS_MAX
+        && !writes.last().is_some_and(&due)
+        && let Ok(write) = blocks.try_recv()
+    {
+        transactions += write.block.transactions.len();
+        if transactions > WRITE_TRANSACTIONS_MAX {
+            *next = Some(write);
+            break;
+        }
+        writes.push(write);
+    }
+    writes
+}
+
+fn commit(store: &Store, writes: &[BlockWrite], space: &Space) -> Result<(), StoreError> {
+    let mut result = store.commit_all(writes);
     while let Err(error) = &result
         && error.is_full()
         && space.wait(Writer::Store, error.to_string())
     {
-        result = store.reopen().and_then(|()| store.commit(write));
+        result = store.reopen().and_then(|()| store.commit_all(writes));
     }
     if result.is_ok() {
         space.found(Writer::Store);
@@ -176,6 +205,10 @@ impl BlockServer {
                     return Some(not_kept);
                 }
                 let transactions = self.bodies(*height, *from)?;
+                if transactions.is_empty() {
+                    // Pruned a moment ago, or there is nothing to be asked for.
+                    return self.not_kept(*height);
+                }
                 Some(Message::BlockBodies { height: *height, from: *from, transactions })
             }
             Message::GetHeaders { last, count } => Some(Message::Headers(self.headers(*last, *count))),
@@ -241,4 +274,32 @@ fn page(block: &Block, from: u32) -> Vec<Transaction> {
     })
     .map(|transaction| transaction.body().clone())
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Ledger;
+    use crate::ledger::tests::{extend, genesis_with};
+    use std::sync::mpsc::sync_channel;
+
+    #[test]
+    fn blocks_that_wait_are_written_together_up_to_one_after_which_a_snapshot_is_due() {
+        let ledger = Ledger::in_memory(&genesis_with(1));
+        let (queue, blocks) = sync_channel(8);
+        for _ in 0..6 {
+            let (block, qc, diff) = extend(&ledger, Vec::new());
+            queue.send(BlockWrite { block: Arc::new(block), qc, diff: Arc::new(diff) }).unwrap();
+        }
+        let mut next = None;
+        let heights = |next: &mut Option<BlockWrite>| {
+            let first = next.take().or_else(|| blocks.try_recv().ok()).unwrap();
+            let due = |write: &BlockWrite| write.diff.header.height == 4;
+            let writes = gather(first, &blocks, next, due);
+            writes.iter().map(|write| write.diff.header.height).collect::<Vec<_>>()
+        };
+        assert_eq!(heights(&mut next), [1, 2, 3, 4]);
+        assert_eq!(heights(&mut next), [5, 6]);
+        assert!(next.is_none());
+    }
 }

@@ -36,8 +36,8 @@ impl HostProbe {
         Self { data_dir, info: HostInfo::default(), fast_us: None, medium_us: None, slow_us: None, cpu: None }
     }
 
-    /// The newest values, read again where they are due at `now_us`. The clock offset is left to
-    /// whoever knows the peers.
+    /// The newest values, read again where they are due at `now_us`. The clock and standstills
+    /// are left to whoever knows the peers.
     pub fn read(&mut self, now_us: u64) -> HostInfo {
         if due(&mut self.fast_us, now_us, FAST_US) {
             self.info.cpu_percent = self.cpu_percent(now_us);

@@ -25,7 +25,7 @@ use crate::primitives::message::PeerId;
 use crate::primitives::params::Params;
 use crate::primitives::rejection::Rejection;
 use crate::telemetry::event::{AlertLevel, Event, EventKind};
-use crate::telemetry::snapshot::{AlertInfo, NodeState, Snapshot, SyncInfo};
+use crate::telemetry::snapshot::{AlertInfo, NodeState, Snapshot, Standstill, SyncInfo};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use notices::{Attendance, Stalls};
 use parking_lot::Mutex;
@@ -147,6 +147,8 @@ pub struct Hub {
     sync_us: AtomicU64,
     /// The catch-up under way, kept by whoever carries it out.
     pub sync: ArcSwapOption<SyncInfo>,
+    /// The last time this node was away.
+    pub(super) standstill: ArcSwapOption<Standstill>,
     pub(super) stalls: Mutex<Stalls>,
     changed: Notify,
 }
@@ -223,6 +225,7 @@ impl Hub {
             sources: OnceLock::new(),
             sync_us: AtomicU64::new(0),
             sync: ArcSwapOption::empty(),
+            standstill: ArcSwapOption::empty(),
             stalls: Mutex::new(Stalls::default()),
             changed: Notify::new(),
         })
@@ -502,6 +505,13 @@ impl Hub {
         if self.fates.receiver_count() > 0 {
             let _unheard = self.fates.send(Arc::new(Fate { now, pause_us, kind }));
         }
+    }
+
+    /// This node was away for `lasted`.
+    pub fn stood_still(&self, now: Now, lasted: Duration, suspended: bool) {
+        let lasted_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
+        self.standstill.store(Some(Arc::new(Standstill { time_ms: now.wall_ms, lasted_ms, suspended })));
+        self.publish(now.wall_ms, EventKind::StoodStill { lasted_ms, suspended });
     }
 
     /// An alert about one moment.

@@ -4,6 +4,7 @@ pub mod archivist;
 pub mod assemble;
 pub mod blocks;
 pub mod clock;
+pub mod clock_judge;
 pub mod data_dir;
 pub mod effects;
 pub mod engine;

@@ -98,6 +98,9 @@ impl Router {
                 // A full queue keeps a pull until its deadline.
                 let _later = self.pulls.try_send(SyncEvent::Gone(peer));
             }
+            NetworkEvent::StoodStill { lasted, suspended } => {
+                self.hub.stood_still(clock::now(), lasted, suspended);
+            }
             NetworkEvent::Refused { address, reason } => {
                 tracing::warn!(%address, %reason, "connection refused");
                 let address = CleanText::new(&address.to_string());

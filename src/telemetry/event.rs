@@ -28,6 +28,8 @@ pub enum EventKind {
     PeerDisconnected { peer: String, address: CleanText, reason: CleanText },
     /// A connection was refused, with the reason told to the other side.
     PeerRefused { address: CleanText, reason: CleanText },
+    /// This node itself stood still and is back; `suspended` with the whole machine.
+    StoodStill { lasted_ms: u64, suspended: bool },
     /// A vote batch was counted; `own` for this node's.
     Votes { voter: u16, name: CleanText, sequence: u32, last: bool, prepares: u32, commits: u32, own: bool },
     /// Payments that became final since the last such event.

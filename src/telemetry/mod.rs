@@ -8,6 +8,7 @@
 //! [`CleanText`]: crate::primitives::clean::CleanText
 
 pub mod cause;
+pub mod clock;
 pub mod event;
 pub mod histogram;
 pub mod log;

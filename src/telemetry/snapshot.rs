@@ -7,6 +7,7 @@ use crate::primitives::hash::{BlockId, ChainId, Hash, Txid};
 use crate::primitives::keys::PublicKey;
 use crate::primitives::transaction::TxStatus;
 use crate::telemetry::cause::{MissCause, PaymentGap, StalledRound};
+use crate::telemetry::clock::ClockInfo;
 use crate::telemetry::histogram::Percentiles;
 use serde::{Deserialize, Serialize};
 
@@ -295,8 +296,12 @@ pub struct RejectionInfo {
 /// Connections.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PeersInfo {
+    /// Connections dialled by peers and by this node.
     pub inbound: u64,
     pub outbound: u64,
+    /// Those of them with members of the committee; the rest are observers.
+    pub members_in: u64,
+    pub members_out: u64,
     pub inbound_max: u64,
     pub known_addresses: u64,
     pub bytes_in: u64,
@@ -318,8 +323,12 @@ pub struct PeerInfo {
     pub height: u64,
     /// Smoothed ping round trip in microseconds; `None` before the first pong.
     pub rtt_us: Option<u64>,
-    /// Estimated clock of the peer minus ours, in milliseconds.
+    /// Smoothed difference of one round trip and the next, in microseconds; `None` before the second pong.
+    pub jitter_us: Option<u64>,
+    /// Clock of the peer minus ours, in milliseconds.
     pub clock_offset_ms: Option<i64>,
+    /// What that may be wrong by, in milliseconds.
+    pub clock_error_ms: Option<u64>,
     pub bytes_in: u64,
     pub bytes_out: u64,
     /// Messages dropped because the peer was slow.
@@ -399,8 +408,20 @@ pub struct HostInfo {
     pub open_files: Option<u64>,
     pub disk_free_bytes: Option<u64>,
     pub data_bytes: Option<u64>,
-    /// Median clock offset of the peers, in milliseconds.
-    pub clock_offset_ms: Option<i64>,
+    /// Its clock against those of the peers.
+    pub clock: ClockInfo,
+    /// When it last stood still.
+    pub standstill: Option<Standstill>,
+}
+
+/// A time in which the node did nothing, because the process was stopped or starved, or the machine suspended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standstill {
+    /// When it ended.
+    pub time_ms: u64,
+    pub lasted_ms: u64,
+    /// With the whole machine.
+    pub suspended: bool,
 }
 
 /// An alert that stands.

@@ -6,6 +6,7 @@ mod address;
 mod committee;
 mod config;
 mod encoding;
+mod hostile;
 mod merkle;
 mod proofs;
 mod samples;

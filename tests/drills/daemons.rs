@@ -3,11 +3,13 @@
 use crate::program::{daemon, edit, found, free_ports, masternode, status, succeeds, until};
 use crate::recorder::Recorder;
 use masternode::ledger::genesis::Genesis;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const NAMES: [&str; 4] = ["alpha", "bravo", "charlie", "delta"];
 /// The daemons by directory; whatever happens, none outlives the test.
@@ -105,6 +107,33 @@ impl Daemons {
         let mut child = self.running.remove(name).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// `kill -STOP` for `lasted`, meanwhile the others go on; then `kill -CONT`.
+    pub fn pause(&self, name: &str, lasted: Duration) {
+        let signal = |signal| {
+            let pid = i32::try_from(self.running[name].id()).ok().and_then(Pid::from_raw).unwrap();
+            kill_process(pid, signal).unwrap();
+        };
+        let others: Vec<&str> = NAMES.into_iter().filter(|other| *other != name).collect();
+        let height = || {
+            let known = others.iter().filter_map(|name| self.status(name)?["chain"]["height"].as_u64());
+            known.max().unwrap_or(0)
+        };
+        let begun = Instant::now();
+        signal(Signal::STOP);
+        while begun.elapsed() < lasted {
+            let before = height();
+            until("the others go on", || (height() > before).then_some(()));
+        }
+        signal(Signal::CONT);
+    }
+
+    /// How many of the other members a node is connected to.
+    pub fn members(&self, name: &str) -> Option<u64> {
+        let status = self.status(name)?;
+        let count = |kind: &str| status["peers"][kind].as_u64().unwrap();
+        Some(count("members_in") + count("members_out"))
     }
 
     pub fn stop_all(&mut self) {

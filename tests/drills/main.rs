@@ -1,7 +1,10 @@
-//! Drills with daemons of the real binary, for what operators do to keys and data directories: a cloned
+//! Drills with daemons of the real binary, for what operators do to keys, data directories and processes: a cloned
 //! key, an old backup, a deleted vote log, a copied directory. In each, at most one process signs with a
 //! key in an era, nobody signs twice, the process that must not sign says why, and at the end the
 //! masternode signs again by itself.
+//!
+//! A process that is stopped for a while (`MASTERNODE_PAUSE_S` seconds, 13 without it) is a drill of its own kind:
+//! connections, not keys.
 //!
 //! `MASTERNODE_DRILLS=100 cargo test --release --test drills -- --nocapture` runs each of them 100 times;
 //! without the variable each runs once. Nothing here sleeps to make a test pass: everything polls with a
@@ -23,10 +26,15 @@ mod recorder;
 
 use daemons::Daemons;
 use program::until;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 fn rounds() -> usize {
     std::env::var("MASTERNODE_DRILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// Longer than the 10 s after which a silent connection is given up.
+fn pause_s() -> u64 {
+    std::env::var("MASTERNODE_PAUSE_S").ok().and_then(|text| text.parse().ok()).unwrap_or(13)
 }
 
 /// What an operator reads of a node that must not sign.
@@ -139,17 +147,35 @@ fn restored_backup(daemons: &mut Daemons, victim: &str) {
     daemons.remove("saved");
 }
 
+/// The process stopped for longer than any connection lives: the others drop it by their transport and blame it
+/// for nothing, it blames nobody, says how long it was away, and is connected to all again at once.
+fn stopped_process(daemons: &mut Daemons, victim: &str) {
+    let lasted = Duration::from_secs(pause_s());
+    daemons.pause(victim, lasted);
+    let begun = Instant::now();
+    let told = until(&format!("{victim} says that it stood still"), || {
+        daemons.status(victim)?["host"]["standstill"]["lasted_ms"].as_u64()
+    });
+    assert!(told + 3_000 >= 1_000 * pause_s(), "{told} ms of {lasted:?}");
+    until(&format!("{victim} is connected to all others again"), || {
+        (daemons.members(victim)? == 3).then_some(())
+    });
+    println!("{victim} was stopped for {lasted:?} and connected to all others {:.1?} later", begun.elapsed());
+    daemons.two_more_blocks();
+}
+
 type Drill = fn(&mut Daemons, &str);
 
 #[test]
 fn every_drill_ends_without_a_double_vote_with_a_clear_message_and_with_the_masternode_back() {
-    let drills: [(&str, Drill); 6] = [
+    let drills: [(&str, Drill); 7] = [
         ("cloned key", cloned_key),
         ("copied directory", copied_directory),
         ("old backup in place", old_backup_in_place),
         ("old backup elsewhere", old_backup_elsewhere),
         ("deleted log", deleted_log),
         ("restored backup", restored_backup),
+        ("stopped process", stopped_process),
     ];
     let mut daemons = Daemons::found();
     for round in 0..rounds() {

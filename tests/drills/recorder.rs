@@ -98,7 +98,9 @@ impl Recorder {
                 match event {
                     NetworkEvent::Up { peer, address, .. } => drop(seen.addresses.insert(peer, address)),
                     NetworkEvent::Message { peer, message } => seen.on_message(peer, &message, &committee),
-                    NetworkEvent::Down { .. } | NetworkEvent::Refused { .. } => {}
+                    NetworkEvent::Down { .. }
+                    | NetworkEvent::Refused { .. }
+                    | NetworkEvent::StoodStill { .. } => {}
                 }
             }
         });

@@ -6,6 +6,7 @@
 //! MASTERNODE_SYNC_BLOCKS=100 MASTERNODE_SYNC_PAYMENTS=5000 cargo test --release --test sync -- --nocapture
 //! ```
 //!
+//! As the program on a mainnet: its allocator, its cache (`MASTERNODE_SYNC_CACHE` in MiB, 128).
 //! Arrival at the right block is asserted, figures are printed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -37,6 +38,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+
+/// As the program has.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Nodes that have the chain.
 const SERVERS: usize = 3;
@@ -150,6 +155,7 @@ async fn node(genesis: &Genesis, root: &Path, number: usize, addresses: &[Socket
     config.name = format!("node{number}");
     config.data_dir = root.join(format!("n{number}"));
     config.p2p.listen = addresses[number];
+    config.storage.cache_bytes = (setting("MASTERNODE_SYNC_CACHE", 128) as u64) << 20;
     let others = addresses.iter().filter(|address| **address != addresses[number]);
     config.p2p.bootstrap = others
         .map(|address| BootstrapPeer { key: None, host: "127.0.0.1".to_owned(), port: address.port() })

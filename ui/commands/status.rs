@@ -5,8 +5,9 @@
 use crate::cli::StatusArgs;
 use crate::commands::{Failure, Outcome, locate, output};
 use masternode::rpc::client::ControlClient;
+use masternode::telemetry::clock::ClockInfo;
 use masternode::telemetry::histogram::Percentiles;
-use masternode::telemetry::snapshot::{NodeState, Snapshot, SyncInfo};
+use masternode::telemetry::snapshot::{NodeState, PeersInfo, Snapshot, SyncInfo};
 use std::fmt::Write as _;
 
 /// # Errors
@@ -90,13 +91,29 @@ fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
             ),
         ),
         ("pool", format!("{} transactions, {} bytes", snapshot.pool.transactions, snapshot.pool.bytes)),
-        ("peers", format!("{} in, {} out", snapshot.peers.inbound, snapshot.peers.outbound)),
+        ("peers", peers(&snapshot.peers)),
+        ("clock", clock(&snapshot.host.clock)),
     ]);
     if let Some(stall) = &consensus.stall {
         facts.push(("stalled", format!("{} of round {}: {stall}", stall.step, stall.round)));
     }
     facts.extend(snapshot.alerts.iter().map(|alert| ("alert", alert.text.to_string())));
     facts
+}
+
+/// `3 in (2 members), 4 out (2 members)`.
+fn peers(peers: &PeersInfo) -> String {
+    let PeersInfo { inbound, outbound, members_in, members_out, .. } = peers;
+    format!("{inbound} in ({members_in} members), {outbound} out ({members_out} members)")
+}
+
+/// `+2 ms against 5 peers`, or what is wrong with it.
+fn clock(clock: &ClockInfo) -> String {
+    match (&clock.fault, clock.offset_ms) {
+        (Some(fault), _) => fault.to_string(),
+        (None, Some(offset_ms)) => format!("{offset_ms:+} ms against {} peers", clock.compared),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 /// `1204 of 9000, 35.2 blocks and 20114 transactions a second, 3 m 41 s left, from 3 peers (1 slow)`.

@@ -13,6 +13,7 @@ use masternode::primitives::hash::{BlockId, ChainId, Hash, Txid};
 use masternode::primitives::keys::PublicKey;
 use masternode::primitives::transaction::TxStatus;
 use masternode::telemetry::cause::{MissCause, PaymentGap};
+use masternode::telemetry::clock::ClockInfo;
 use masternode::telemetry::event::{AlertLevel, Event, EventKind};
 use masternode::telemetry::histogram::Percentiles;
 use masternode::telemetry::log::{LogLevel, LogRecord};
@@ -93,7 +94,9 @@ fn peer(index: u16) -> PeerInfo {
         agent: CleanText::new("masternode/0.1.0"),
         height: HEIGHT - u64::from(index == 3) * 5,
         rtt_us: (index != 5).then_some(310 + 12_400 * number),
-        clock_offset_ms: (index != 5).then(|| i64::from(index) - 2),
+        jitter_us: (index != 5).then_some(20 + 900 * number),
+        clock_offset_ms: (index != 5).then(|| if index == 4 { 1_240 } else { i64::from(index) - 2 }),
+        clock_error_ms: (index != 5).then_some(6 * number),
         bytes_in: 48_200_100 + 1_234_567 * number,
         bytes_out: 51_020_044 + 934_567 * number,
         dropped: u64::from(index == 3) * 14,
@@ -244,6 +247,8 @@ pub fn snapshot(own: u16) -> Snapshot {
         peers: PeersInfo {
             inbound: 3,
             outbound: 3,
+            members_in: 2,
+            members_out: 2,
             inbound_max: 64,
             known_addresses: 12,
             bytes_in: 148_200_100,
@@ -258,7 +263,8 @@ pub fn snapshot(own: u16) -> Snapshot {
             open_files: Some(61),
             disk_free_bytes: Some(31_000_000_000),
             data_bytes: Some(12_400_000),
-            clock_offset_ms: Some(2),
+            clock: ClockInfo { offset_ms: Some(2), compared: 3, fault: None },
+            standstill: None,
         },
         alerts: vec![AlertInfo {
             time_ms: NOW_MS - 95_000,

@@ -9,6 +9,7 @@ use crate::console::view::view;
 use crate::keymap::Screen;
 use crate::theme::ColorMode;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use masternode::telemetry::clock::ClockFault;
 use masternode::telemetry::snapshot::{NodeState, SyncInfo};
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use ratatui::Terminal;
@@ -149,6 +150,21 @@ fn styles_differ_where_the_state_differs() {
         let bad = cell(mode, NodeState::Halted { reason: "disk full".into() });
         assert_eq!((good.0.as_str(), bad.0.as_str()), ("●", "■"), "{mode:?}");
         assert_ne!(good.1, bad.1, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_wrong_clock_of_this_machine_stands_above_everything_else() {
+    let mut state = running(ColorMode::Truecolor, false);
+    let mut wrong = snapshot(0);
+    wrong.host.clock.fault = Some(ClockFault::Own { offset_ms: 1_240, against: 5, of: 6 });
+    update(&mut state, Message::Snapshot { node: 0, snapshot: Arc::new(wrong) });
+    let drawn = draw(&state, 80, 24);
+    assert!(drawn.contains("own clock 1.2 s behind 5 of 6 peers"), "{drawn}");
+    press(&mut state, KeyCode::Char('3'));
+    let drawn = draw(&state, 160, 48);
+    for word in ["rtt", "jitter", "offset", "+1240 ms", "members 2 in 2 out, observers 1 in of 64 1 out"] {
+        assert!(drawn.contains(word), "{word}: {drawn}");
     }
 }
 

@@ -6,7 +6,7 @@ use crate::screens::{MARKS, chain, direction, mark, pool, votes};
 use crate::theme::roles::Role;
 use crate::widgets::format::{UNKNOWN, age, bytes, clock_precise, count, latency, money, offset};
 use crate::widgets::pane::Canvas;
-use masternode::telemetry::snapshot::Snapshot;
+use masternode::telemetry::snapshot::{PeerInfo, Snapshot};
 use ratatui::text::Line;
 
 /// A name and its value; the value may be a finished line.
@@ -89,13 +89,20 @@ fn peer(canvas: &Canvas<'_>, snapshot: &Snapshot, id: &str) -> Found {
         field("agent", peer.agent.to_string()),
         field("height", format!("{} (own {})", count(peer.height), count(snapshot.chain.height))),
         field("round trip", peer.rtt_us.map_or_else(|| UNKNOWN.to_owned(), latency)),
-        field("clock", format!("{} against ours", offset(peer.clock_offset_ms))),
+        field("jitter", peer.jitter_us.map_or_else(|| UNKNOWN.to_owned(), latency)),
+        field("clock", clock(peer)),
         field("received", bytes(peer.bytes_in)),
         field("sent", bytes(peer.bytes_out)),
         field("dropped", format!("{} messages, because it was slow", count(peer.dropped))),
         field("connected", format!("for {}", age(peer.age_ms))),
     ];
     Some(("Peer", fields))
+}
+
+/// `+2 ms against ours, within 6 ms`.
+fn clock(peer: &PeerInfo) -> String {
+    let error = peer.clock_error_ms.map_or_else(String::new, |error_ms| format!(", within {error_ms} ms"));
+    format!("{} against ours{error}", offset(peer.clock_offset_ms))
 }
 
 fn transaction(canvas: &Canvas<'_>, snapshot: &Snapshot, key: &RowKey) -> Found {

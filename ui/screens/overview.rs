@@ -10,6 +10,7 @@ use crate::theme::roles::{Glyph, Role};
 use crate::widgets::format::{UNKNOWN, age, bytes, bytes_or_unknown, count, offset, percentile};
 use crate::widgets::meter::{bar, chart};
 use crate::widgets::pane::Canvas;
+use masternode::telemetry::clock::ClockFault;
 use masternode::telemetry::event::AlertLevel;
 use masternode::telemetry::histogram::Percentiles;
 use masternode::telemetry::snapshot::{MemberInfo, NodeState, Snapshot, SyncInfo};
@@ -199,7 +200,13 @@ fn held_up(pane: &Canvas<'_>, snapshot: &Snapshot) -> Option<Line<'static>> {
             let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
             Some(labelled(pane, "missing", vec![pane.span(names.join(" "), Role::Warn)]))
         }
-        _ => snapshot.sync.as_ref().map(|sync| labelled(pane, "sync", catching_up(pane, sync))),
+        _ => match (&snapshot.sync, &snapshot.host.clock.fault) {
+            (Some(sync), _) => Some(labelled(pane, "sync", catching_up(pane, sync))),
+            (None, Some(fault @ ClockFault::Own { .. })) => {
+                Some(Line::from(pane.span(format!("{}: check NTP", fault.short()), Role::Bad)))
+            }
+            (None, _) => None,
+        },
     }
 }
 
@@ -345,7 +352,7 @@ fn resources(canvas: &mut Canvas<'_>, snapshot: &Snapshot) {
                 bytes_or_unknown(host.data_bytes)
             ),
         ),
-        ("clock", format!("{} against the peers", offset(host.clock_offset_ms))),
+        ("clock", format!("{} against {} peers", offset(host.clock.offset_ms), host.clock.compared)),
     ];
     for (row, (label, text)) in texts.into_iter().enumerate() {
         // One cell less for the names than elsewhere: the host's line needs it at 80 columns.

@@ -6,22 +6,23 @@ use crate::theme::roles::Role;
 use crate::widgets::format::{UNKNOWN, age, bytes, count, latency, offset};
 use crate::widgets::pane::Canvas;
 use crate::widgets::table::{Column, table};
-use masternode::telemetry::snapshot::PeerInfo;
+use masternode::telemetry::snapshot::{PeerInfo, PeersInfo};
 use ratatui::text::Line;
 use std::cmp::Ordering;
 
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column; 12] = [
     Column::text("name", 8),
     Column::text("address", 15).flexible(),
     Column::text("dir", 5).optional(2),
     Column::number("height", 9).optional(1),
     Column::number("rtt", 7),
-    Column::number("in", 8).optional(4),
-    Column::number("out", 8).optional(3),
-    Column::number("up for", 9).optional(5),
-    Column::number("clock", 9).optional(7),
-    Column::number("dropped", 8).optional(6),
-    Column::text("agent", 24).optional(8),
+    Column::number("jitter", 7).optional(3),
+    Column::number("offset", 9).optional(4),
+    Column::number("in", 8).optional(6),
+    Column::number("out", 8).optional(5),
+    Column::number("up for", 9).optional(7),
+    Column::number("dropped", 8).optional(8),
+    Column::text("agent", 24).optional(9),
 ];
 
 fn compare(column: usize, a: &PeerInfo, b: &PeerInfo) -> Ordering {
@@ -31,8 +32,11 @@ fn compare(column: usize, a: &PeerInfo, b: &PeerInfo) -> Ordering {
         2 => a.inbound.cmp(&b.inbound),
         3 => a.height.cmp(&b.height),
         4 => a.rtt_us.cmp(&b.rtt_us),
-        5 => a.bytes_in.cmp(&b.bytes_in),
-        6 => a.bytes_out.cmp(&b.bytes_out),
+        5 => a.jitter_us.cmp(&b.jitter_us),
+        // How far off, whichever way.
+        6 => a.clock_offset_ms.map(i64::unsigned_abs).cmp(&b.clock_offset_ms.map(i64::unsigned_abs)),
+        7 => a.bytes_in.cmp(&b.bytes_in),
+        8 => a.bytes_out.cmp(&b.bytes_out),
         _ => a.age_ms.cmp(&b.age_ms),
     }
 }
@@ -57,16 +61,34 @@ pub fn rows(state: &State) -> Vec<&PeerInfo> {
     rows
 }
 
+/// Difference of clocks from which a peer stands out, in milliseconds; the node tells by the same.
+const OFF_MS: u64 = 500;
+
+fn is_off(peer: &PeerInfo) -> bool {
+    let error_ms = peer.clock_error_ms.unwrap_or(0);
+    peer.clock_offset_ms.is_some_and(|offset| offset.unsigned_abs().saturating_sub(error_ms) > OFF_MS)
+}
+
+/// `members 2 in 2 out, observers 1 in of 64 1 out`: only observers count against the limit.
+fn by_kind(peers: &PeersInfo) -> String {
+    format!(
+        "members {} in {} out, observers {} in of {} {} out",
+        peers.members_in,
+        peers.members_out,
+        peers.inbound.saturating_sub(peers.members_in),
+        peers.inbound_max,
+        peers.outbound.saturating_sub(peers.members_out),
+    )
+}
+
 /// Draws the screen.
 pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
     let Some(snapshot) = state.snapshot() else { return };
     let peers = &snapshot.peers;
     let rows = rows(state);
     let note = format!(
-        "{} in of {}, {} out, {} addresses known, rx {}, tx {}",
-        peers.inbound,
-        peers.inbound_max,
-        peers.outbound,
+        "{}, {} addresses known, rx {}, tx {}",
+        by_kind(peers),
         count(peers.known_addresses),
         bytes(peers.bytes_in),
         bytes(peers.bytes_out),
@@ -93,10 +115,14 @@ pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
             text(direction(look, peer.inbound)),
             Line::styled(count(peer.height), look.style(if behind { Role::Warn } else { Role::Text })),
             text(peer.rtt_us.map_or_else(|| UNKNOWN.to_owned(), latency)),
+            text(peer.jitter_us.map_or_else(|| UNKNOWN.to_owned(), latency)),
+            Line::styled(
+                offset(peer.clock_offset_ms),
+                look.style(if is_off(peer) { Role::Warn } else { Role::Text }),
+            ),
             text(bytes(peer.bytes_in)),
             text(bytes(peer.bytes_out)),
             text(age(peer.age_ms)),
-            text(offset(peer.clock_offset_ms)),
             Line::styled(count(peer.dropped), look.style(dropped)),
             Line::styled(peer.agent.to_string(), look.style(Role::Dim)),
         ]

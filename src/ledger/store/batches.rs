@@ -1,19 +1,18 @@
 //! What one write changes, tree by tree.
 
-use crate::ledger::apply::{BlockDiff, State};
+use crate::ledger::apply::{BlockWrite, State};
 use crate::ledger::registry::Registry;
 use crate::ledger::store::records::{
     BlockRecord, CHUNK_BYTES, FIRST_KEY, REGISTRY_PLACE, RegistryRecord, Stream, TIP_KEY, TipRecord,
     chunk_key, committee_key, outpoint_key, place_key, place_value, seal, utxo_value,
 };
-use crate::primitives::block::Block;
-use crate::primitives::certificate::Qc;
 use crate::primitives::committee::Committee;
 use crate::primitives::encoding::encode;
 use crate::primitives::hash::Txid;
 use crate::primitives::transaction::{OutPoint, Transaction, Utxo};
+use std::collections::HashMap;
 
-/// All changes of one block, tree by tree.
+/// All changes of one write, tree by tree.
 #[derive(Default)]
 pub struct Batches {
     pub meta: sled::Batch,
@@ -53,29 +52,43 @@ impl Batches {
         batches
     }
 
-    /// A decided block and its effect; `registry_chunks` hold the registry before it.
-    pub fn of_block(block: &Block, qc: &Qc, diff: &BlockDiff, registry_chunks: u32) -> Self {
+    /// Decided blocks, one after the other, and their effect; `registry_chunks` hold the registry before them.
+    /// An output that one of them creates and another spends is never written.
+    pub fn of_blocks(writes: &[&BlockWrite], registry_chunks: u32) -> Self {
         let mut batches = Self::default();
+        let mut created: HashMap<OutPoint, Utxo> = HashMap::new();
+        for write in writes {
+            batches.block(write);
+            for (outpoint, _) in &write.diff.spent {
+                if created.remove(outpoint).is_none() {
+                    batches.utxos.remove(outpoint_key(outpoint).as_slice());
+                }
+            }
+            created.extend(write.diff.created.iter().copied());
+        }
+        for (outpoint, utxo) in &created {
+            batches.utxos.insert(outpoint_key(outpoint).as_slice(), utxo_value(outpoint, utxo).as_slice());
+        }
+        if let Some(last) = writes.last() {
+            batches.registry(&last.diff.registry, &last.diff.committee, registry_chunks);
+        }
+        batches
+    }
+
+    /// What is kept of a block for good.
+    fn block(&mut self, BlockWrite { block, qc, diff }: &BlockWrite) {
         let height = diff.header.height;
-        batches.record(&BlockRecord {
+        self.record(&BlockRecord {
             header: diff.header.clone(),
             last_commit: block.last_commit.clone(),
             commit: Some(qc.clone()),
             transactions: diff.transactions,
         });
-        batches.registry(&diff.registry, &diff.committee, registry_chunks);
         if diff.header.next_committee_root != diff.header.committee_root {
-            batches.committee(height.saturating_add(1), &diff.next_committee);
+            self.committee(height.saturating_add(1), &diff.next_committee);
         }
-        batches.ids(height, block.transactions.iter().map(|transaction| transaction.id()));
-        batches.bodies(height, block.transactions.iter().map(|transaction| transaction.body()));
-        for (outpoint, _) in &diff.spent {
-            batches.utxos.remove(outpoint_key(outpoint).as_slice());
-        }
-        for (outpoint, utxo) in &diff.created {
-            batches.utxos.insert(outpoint_key(outpoint).as_slice(), utxo_value(outpoint, utxo).as_slice());
-        }
-        batches
+        self.ids(height, block.transactions.iter().map(|transaction| transaction.id()));
+        self.bodies(height, block.transactions.iter().map(|transaction| transaction.body()));
     }
 
     /// The ids of a block's transactions, in their order, and where each is found.

@@ -128,6 +128,29 @@ mod tests {
     }
 
     #[test]
+    fn a_block_pruned_while_it_is_read_is_not_kept_and_no_damage() {
+        let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(12));
+        let store = open(dir.path(), &genesis);
+        let ledger = store.load().unwrap();
+        let blocks: Vec<_> = funds(&genesis).chunks(6).map(<[_]>::to_vec).collect();
+        extended(&store, &ledger, &blocks);
+        let (outline, _) = store.outline(1).unwrap().unwrap();
+        while store.prune(2).unwrap() {}
+        // As if the first block had been asked for before and is read only now.
+        let not_kept = |result: Result<(), StoreError>| {
+            assert!(matches!(result, Err(StoreError::NotKept { height: 1, first: 2 })), "{result:?}");
+        };
+        not_kept(store.read_outline(1).map(drop));
+        not_kept(store.read_bodies(1, 0, u64::MAX).map(drop));
+        not_kept(store.transaction(&outline.txids[0]).map(drop));
+        extended(&store, &ledger, &[vec![]]);
+        // What is missing of a block that is kept is damage, and nothing is written any more.
+        store.call(|trees| Ok(trees.chunks.remove(chunk_key(2, Stream::Ids, 0))?)).unwrap();
+        assert!(store.outline(2).unwrap_err().is_corrupt());
+        assert!(store.prune(3).is_err());
+    }
+
+    #[test]
     fn a_step_is_bounded_and_what_it_leaves_of_a_block_goes_with_the_next() {
         let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(12_000));
         let store = open(dir.path(), &genesis);

@@ -55,6 +55,13 @@ impl Store {
         if height < self.first_block()? {
             return Ok(None);
         }
+        match self.read_outline(height) {
+            Err(StoreError::NotKept { .. }) => Ok(None),
+            read => read,
+        }
+    }
+
+    pub(super) fn read_outline(&self, height: u64) -> Result<Option<(Outline, Qc)>, StoreError> {
         let Some(record) = self.record(height)? else { return Ok(None) };
         let Some(commit) = record.commit else { return Ok(None) };
         let length = u64::from(record.header.tx_count) * 32;
@@ -64,7 +71,7 @@ impl Store {
     }
 
     /// Bodies of a decided block from index `from` on, in block order: as many as fit `bytes_max`, but
-    /// one at least unless there are no more.
+    /// one at least unless there are no more or the block is not kept.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -72,6 +79,18 @@ impl Store {
         if height < self.first_block()? {
             return Ok(Vec::new());
         }
+        match self.read_bodies(height, from, bytes_max) {
+            Err(StoreError::NotKept { .. }) => Ok(Vec::new()),
+            read => read,
+        }
+    }
+
+    pub(super) fn read_bodies(
+        &self,
+        height: u64,
+        from: u32,
+        bytes_max: u64,
+    ) -> Result<Vec<Transaction>, StoreError> {
         let Some(record) = self.record(height)? else { return Ok(Vec::new()) };
         if from >= record.header.tx_count {
             return Ok(Vec::new());
@@ -120,7 +139,7 @@ impl Store {
         if height < first {
             return Err(StoreError::NotKept { height, first });
         }
-        let body = self.bodies(height, index, 0)?.into_iter().next();
+        let body = self.read_bodies(height, index, 0)?.into_iter().next();
         body.filter(|body| body.id() == *txid).map(|body| Some((height, body))).ok_or_else(|| {
             StoreError::corrupt(&self.dir, format!("transaction {txid} is not in block {height}"))
         })
@@ -174,23 +193,35 @@ impl Store {
         })
     }
 
-    /// Bytes `from..to` of a stream.
+    /// Bytes `from..to` of a stream that goes when its block is pruned: [`StoreError::NotKept`] when that has
+    /// happened since its record was read.
     fn range(&self, height: u64, stream: Stream, from: u64, to: u64) -> Result<Vec<u8>, StoreError> {
         let chunk = CHUNK_BYTES as u64;
-        let bytes = self.call(|trees| {
+        let read = self.call(|trees| {
             let mut bytes = Vec::new();
             for number in from / chunk..to.div_ceil(chunk) {
                 let key = chunk_key(height, stream, u32::try_from(number).unwrap_or(u32::MAX));
-                let sealed = trees.chunks.get(key)?;
-                let payload = sealed.as_ref().and_then(|sealed| unseal(&key, sealed));
-                bytes.extend_from_slice(payload.ok_or_else(|| damaged_block(&self.dir, height))?);
+                let Some(sealed) = trees.chunks.get(key)? else { return Ok(None) };
+                bytes.extend_from_slice(
+                    unseal(&key, &sealed).ok_or_else(|| damaged_block(&self.dir, height))?,
+                );
             }
-            Ok(bytes)
+            Ok(Some(bytes))
         })?;
+        let Some(bytes) = read else { return self.lacking(height) };
         let skip = usize::try_from(from % chunk).unwrap_or(0);
         let length = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
         let part = bytes.get(skip..skip.saturating_add(length)).map(<[u8]>::to_vec);
         part.ok_or_else(|| damaged_block(&self.dir, height))
+    }
+
+    /// Something of a block is not there: the block was pruned a moment ago, or the database is damaged.
+    fn lacking<T>(&self, height: u64) -> Result<T, StoreError> {
+        let first = self.first_block()?;
+        if height < first {
+            return Err(StoreError::NotKept { height, first });
+        }
+        self.call(|_| Err(damaged_block(&self.dir, height).into()))
     }
 }
 

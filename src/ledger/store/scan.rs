@@ -39,8 +39,8 @@ pub struct Scans(Mutex<Inner>);
 struct Inner {
     next: u64,
     open: BTreeMap<u64, Progress>,
-    /// The block being written.
-    writing: Option<Arc<BlockDiff>>,
+    /// The blocks being written.
+    writing: Vec<Arc<BlockDiff>>,
 }
 
 /// What is known of one scan outside of it.
@@ -55,6 +55,14 @@ struct Progress {
 }
 
 impl Progress {
+    fn note_all(&mut self, diffs: &[Arc<BlockDiff>]) {
+        for diff in diffs {
+            if !self.overtaken {
+                self.note(diff);
+            }
+        }
+    }
+
     fn note(&mut self, diff: &BlockDiff) {
         for (outpoint, utxo) in &diff.spent {
             let key = outpoint_key(outpoint);
@@ -70,20 +78,25 @@ impl Progress {
 }
 
 impl Scans {
-    /// A block is about to be written; before anything of it can be seen.
-    pub fn begin(&self, diff: &Arc<BlockDiff>) {
+    /// Blocks are about to be written; before anything of them can be seen.
+    pub fn begin(&self, diffs: Vec<Arc<BlockDiff>>) {
         let mut inner = self.0.lock();
-        for scan in inner.open.values_mut().filter(|scan| !scan.overtaken) {
-            scan.note(diff);
+        for scan in inner.open.values_mut() {
+            scan.note_all(&diffs);
         }
-        inner.writing = Some(Arc::clone(diff));
+        inner.writing = diffs;
     }
 
-    /// It was written, or it is known that it was not: scans that begin now begin at `height`.
+    /// They were written, or it is known that they were not: scans that begin now begin at `height`.
     pub fn end(&self, stored: &AtomicU64, height: u64) {
         let mut inner = self.0.lock();
-        inner.writing = None;
+        inner.writing.clear();
         stored.store(height, Ordering::Release);
+    }
+
+    /// Height of the last block being written.
+    pub fn reaches(&self) -> Option<u64> {
+        self.0.lock().writing.last().map(|diff| diff.header.height)
     }
 
     fn open(&self, stored: &AtomicU64) -> Option<(u64, u64)> {
@@ -93,9 +106,7 @@ impl Scans {
         }
         let height = stored.load(Ordering::Acquire);
         let mut progress = Progress { height, cursor: None, spent: BTreeMap::new(), overtaken: false };
-        if let Some(diff) = &inner.writing {
-            progress.note(diff);
-        }
+        progress.note_all(&inner.writing);
         let id = inner.next;
         inner.next += 1;
         inner.open.insert(id, progress);

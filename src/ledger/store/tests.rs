@@ -8,7 +8,7 @@ use crate::ledger::store::records::{CHUNK_BYTES, RegistryRecord, outpoint_key, u
 use crate::ledger::tests::{commit_of, extend, funds, genesis_with, key, next_block, pay, sealed, units};
 use crate::primitives::committee::Committee;
 use crate::primitives::hash::Txid;
-use crate::primitives::transaction::{SealedTransaction, SharedTransaction};
+use crate::primitives::transaction::{OutPoint, SealedTransaction, SharedTransaction};
 use std::sync::Arc;
 
 const OPTIONS: StoreOptions = StoreOptions { cache_bytes: 4 << 20 };
@@ -146,6 +146,39 @@ fn storing_a_block_again_changes_nothing() {
     writes.iter().for_each(|write| store.commit(write).unwrap());
     assert_eq!(store.height(), 3);
     same_state(&store.load().unwrap(), &ledger);
+}
+
+#[test]
+fn blocks_stored_together_are_as_if_stored_one_by_one() {
+    let genesis = genesis_with(4);
+    let ledger = Ledger::in_memory(&genesis);
+    let first = sealed(&funds(&genesis)[0], 5000, 0);
+    let mut writes = vec![write_of(&ledger, vec![first.clone()])];
+    // Spends what the block before created, so that one output comes and goes between.
+    let between = OutPoint { txid: first.id(), index: 0 };
+    let second = sealed(&(between, ledger.utxo(&between).unwrap()), 5000, 0);
+    writes.push(write_of(&ledger, vec![second, sealed(&funds(&genesis)[1], 5000, 0)]));
+    writes.push(write_of(&ledger, vec![]));
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let together = Arc::new(open(dirs[0].path(), &genesis).unwrap());
+    let one_by_one = open(dirs[1].path(), &genesis).unwrap();
+    let scan = together.scan().unwrap();
+    together.commit_all(&writes).unwrap();
+    writes.iter().for_each(|write| one_by_one.commit(write).unwrap());
+    assert_eq!(scan.filter(|output| output.is_ok()).count(), genesis.utxos().len(), "as it was before");
+    let everything = |store: &Store| {
+        let all = |tree: &sled::Tree| tree.iter().map(|entry| entry.unwrap()).collect::<Vec<_>>();
+        store.call(|trees| Ok([&trees.meta, &trees.utxos, &trees.chunks, &trees.places].map(all))).unwrap()
+    };
+    assert_eq!(everything(&together), everything(&one_by_one));
+    same_state(&together.load().unwrap(), &ledger);
+    // What is stored already is passed over, what does not follow is refused with all the rest.
+    let next = [write_of(&ledger, vec![]), write_of(&ledger, vec![])];
+    assert!(together.commit_all(&[next[0].clone(), writes[0].clone(), next[0].clone()]).is_err());
+    assert_eq!(together.height(), 3);
+    together.commit_all(&[writes[2].clone(), next[0].clone(), next[1].clone()]).unwrap();
+    assert_eq!(together.height(), 5);
+    same_state(&together.load().unwrap(), &ledger);
 }
 
 #[test]

@@ -157,6 +157,16 @@ fn an_address_never_reached_is_forgotten_and_one_reached_is_kept() {
 }
 
 #[test]
+fn no_address_waits_after_a_standstill() {
+    let book = book(&["198.51.100.1:1"]);
+    let [(due, _)] = book.take_due(Instant::now(), 2, &Connected::default())[..] else { panic!() };
+    book.failed(due, Instant::now() + Duration::from_secs(30));
+    assert_eq!(book.take_due(Instant::now(), 2, &Connected::default()), []);
+    book.dial_at_once();
+    assert_eq!(book.take_due(Instant::now(), 2, &Connected::default()), [(due, 1)]);
+}
+
+#[test]
 fn no_address_is_dialled_twice_at_once_or_while_connected() {
     let (first, second) = (address("198.51.100.1:1"), address("203.0.113.2:1"));
     let book = book(&["198.51.100.1:1", "203.0.113.2:1"]);

@@ -161,18 +161,20 @@ impl Sources for Fixed {
             id: format!("{number:064x}"),
             address: CleanText::new("127.0.0.1:24202"),
             inbound: false,
-            voter: Some(1),
+            voter: None,
             name: CleanText::new("bravo"),
             agent: CleanText::new("masternode/0.1.0"),
             height: 11,
             rtt_us: Some(180),
+            jitter_us: None,
             clock_offset_ms: Some(number * 1000),
+            clock_error_ms: Some(1),
             bytes_in: 10,
             bytes_out: 20,
             dropped: 0,
             age_ms: 900,
         };
-        PeersInfo { outbound: 3, list: vec![peer(-1), peer(9), peer(4)], ..PeersInfo::default() }
+        PeersInfo { outbound: 3, list: vec![peer(3), peer(9), peer(4)], ..PeersInfo::default() }
     }
 }
 
@@ -353,6 +355,35 @@ fn alerts_stand_as_long_as_their_condition_and_keep_the_time_they_began() {
 }
 
 #[test]
+fn a_wrong_clock_and_a_standstill_are_told_as_events_and_shown() {
+    let hub = hub();
+    hub.attach(Arc::new(Fixed));
+    let mut subscription = hub.subscribe();
+    let mut assembler = Assembler::new(&hub.identity);
+    let clock_alerts = |hub: &Hub| -> Vec<String> {
+        let texts = hub.snapshot().alerts.iter().map(|alert| alert.text.to_string()).collect::<Vec<_>>();
+        texts.into_iter().filter(|text| text.contains("clock")).collect()
+    };
+    hub.refresh(&mut assembler, at(0));
+    assert_eq!(clock_alerts(&hub), [""; 0], "a moment is not enough");
+    hub.refresh(&mut assembler, at(10_000));
+    let told = clock_alerts(&hub);
+    assert!(matches!(told.as_slice(), [text] if text.contains("4.0 s behind 3 of 3 peers")), "{told:?}");
+    let raised =
+        |event: &Arc<Event>| matches!(&event.kind, EventKind::Alert { text, .. } if text.as_str() == told[0]);
+    assert_eq!(drain(&mut subscription).iter().filter(|event| raised(event)).count(), 1);
+    hub.refresh(&mut assembler, at(11_000));
+    assert!(!drain(&mut subscription).iter().any(raised), "told once");
+
+    hub.stood_still(at(12_000), Duration::from_secs(90), true);
+    let kind = EventKind::StoodStill { lasted_ms: 90_000, suspended: true };
+    assert!(drain(&mut subscription).iter().any(|event| event.kind == kind));
+    hub.refresh(&mut assembler, at(12_500));
+    let standstill = hub.snapshot().host.standstill.expect("it is shown");
+    assert_eq!((standstill.lasted_ms, standstill.time_ms), (90_000, at(12_000).wall_ms));
+}
+
+#[test]
 fn an_equivocation_is_a_critical_alert_that_stands() {
     let hub = hub();
     let vote = |n| VoteHead { block: None, signature: Signature([n; 64]) };
@@ -394,9 +425,9 @@ fn a_snapshot_holds_what_every_part_of_the_node_shows() {
     let bravo = snapshot.members.get(1).expect("four members");
     assert_eq!((bravo.votes, bravo.last_vote_age_ms, bravo.stream_head), (7, Some(39), 4));
     assert_eq!(bravo.signed, [SignMark::Signed]);
-    assert_eq!(snapshot.host.clock_offset_ms, Some(4000), "the median of -1, 4 and 9 s");
+    assert_eq!(snapshot.host.clock.offset_ms, Some(4000), "the median of 3, 4 and 9 s");
+    assert_eq!(snapshot.host.clock.compared, 3);
     let alerts: Vec<&str> = snapshot.alerts.iter().map(|alert| alert.text.as_str()).collect();
-    assert!(alerts.iter().any(|text| text.contains("clock differs by 4 s")), "{alerts:?}");
     assert!(alerts.iter().any(|text| text.contains("database falls behind")), "{alerts:?}");
     let text = serde_json::to_string(snapshot.as_ref()).expect("it encodes");
     assert_eq!(serde_json::from_str::<Snapshot>(&text).expect("it decodes"), *snapshot);

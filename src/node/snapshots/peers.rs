@@ -140,6 +140,7 @@ impl Peers {
                 tracing::warn!(%address, %reason, "connection refused");
                 None
             }
+            NetworkEvent::StoodStill { .. } => None,
             NetworkEvent::Message { peer, message } => self.message(peer, message),
         }
     }

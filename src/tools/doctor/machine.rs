@@ -3,13 +3,11 @@
 use super::{Node, Patient, Report, Severity};
 use crate::node::clock::wall_ms;
 use crate::node::host_info::disk_free_bytes;
+use crate::telemetry::clock::ClockFault;
 use std::net::UdpSocket;
 
 /// Open files below which a busy node may run out: its connections, logs and database.
 const OPEN_FILES_MIN: u64 = 1024;
-/// Median offset from the peers, in milliseconds, that is told: half of what proposals may be ahead of a
-/// mainnet clock.
-const OFFSET_MS_MAX: u64 = 500;
 
 pub(super) fn disk(patient: &Patient, report: &mut Report) {
     let (dir, storage) = (patient.dir().display(), &patient.config.storage);
@@ -108,12 +106,24 @@ pub(super) fn clock(patient: &Patient, report: &mut Report) {
         report.fault("clock", Severity::Error, PLACE, what, remedy);
         return;
     }
-    match node.snapshot.host.clock_offset_ms {
-        None => report.add("clock", Severity::Skipped, PLACE, "not compared: no peer has told its time yet"),
-        Some(offset) if offset.unsigned_abs() > OFFSET_MS_MAX => {
-            let what = format!("the peers are {offset} ms away in the median");
-            report.fault("clock", Severity::Warning, PLACE, what, remedy);
+    let clock = &node.snapshot.host.clock;
+    let median = |offset_ms| format!("{offset_ms:+} ms against the median of {} peers", clock.compared);
+    match (&clock.fault, clock.offset_ms) {
+        (Some(fault @ ClockFault::Own { .. }), _) => {
+            report.fault("clock", Severity::Warning, PLACE, fault.to_string(), remedy);
         }
-        Some(offset) => report.ok("clock", PLACE, format!("the peers are {offset} ms away in the median")),
+        (Some(fault), _) => report.add("clock", Severity::Note, PLACE, fault.to_string()),
+        (None, None) => {
+            report.add("clock", Severity::Skipped, PLACE, "not compared: no peer has told its time yet");
+        }
+        (None, Some(offset_ms)) => report.ok("clock", PLACE, median(offset_ms)),
+    }
+    if let Some(standstill) = node.snapshot.host.standstill {
+        let why =
+            if standstill.suspended { "the machine was suspended" } else { "it was stopped or starved" };
+        let ago_s = now_ms.saturating_sub(standstill.time_ms) / 1000;
+        let what =
+            format!("the node stood still for {} s, {ago_s} s ago: {why}", standstill.lasted_ms / 1000);
+        report.add("standstill", Severity::Note, PLACE, what);
     }
 }
