@@ -74,6 +74,8 @@ pub struct Restored {
     pub copied: Vec<PathBuf>,
     /// Keys without which the node does not start.
     pub missing_keys: Vec<PathBuf>,
+    /// First block of the backup, if it does not begin with the first of the chain; see [`Summary::rests_on`].
+    pub rests_on: Option<u64>,
 }
 
 /// What to restore where.
@@ -97,7 +99,8 @@ pub struct RestoreOrder<'a> {
 pub fn restore(order: RestoreOrder<'_>, tell: Tell<'_>) -> Result<Restored, ToolError> {
     let RestoreOrder { backup, data_dir, .. } = order;
     // Before anything is touched.
-    let manifest = verify(backup, &mut Checks(tell), Depth::Everything)?.0;
+    let (manifest, summary) = verify(backup, &mut Checks(tell), Depth::Everything)?;
+    let rests_on = summary.and_then(|summary| summary.rests_on());
     let places = Places::by_configuration(data_dir, backup)?;
     in_the_way(data_dir, order.set_aside, &places)?;
     places.are_within(&manifest, backup)?;
@@ -116,7 +119,7 @@ pub fn restore(order: RestoreOrder<'_>, tell: Tell<'_>) -> Result<Restored, Tool
         Ok(copied)
     };
     let copied = put_in_place().map_err(|error| naming(error, &set_aside))?;
-    Ok(Restored { manifest, set_aside, copied, missing_keys: places.missing_keys() })
+    Ok(Restored { manifest, set_aside, copied, missing_keys: places.missing_keys(), rests_on })
 }
 
 /// The database in the making; what is left of it goes when it did not get its name.
@@ -430,10 +433,11 @@ pub fn configuration(data_dir: &Path, backup: &Path) -> Result<Option<Config>, T
     Ok(None)
 }
 
-/// Only whether a backup is whole.
+/// Only whether a backup is whole; what it holds, and what it rests on ([`Summary::rests_on`]).
 ///
 /// # Errors
 /// [`ToolError`].
-pub fn inspect(backup: &Path) -> Result<Manifest, ToolError> {
-    Ok(verify(backup, &mut NobodyReceives, Depth::Everything)?.0)
+pub fn inspect(backup: &Path) -> Result<(Manifest, Option<u64>), ToolError> {
+    let (manifest, summary) = verify(backup, &mut NobodyReceives, Depth::Everything)?;
+    Ok((manifest, summary.and_then(|summary| summary.rests_on())))
 }

@@ -6,6 +6,7 @@ use crate::commands::{Outcome, locate, output};
 use masternode::config::{CONFIG_FILE_NAME, Config};
 use masternode::ledger::store::StoreOptions;
 use masternode::tools::backup::KEYS_FOLDER_NAME;
+use masternode::tools::manifest::Manifest;
 use masternode::tools::restore::{RestoreOrder, Restored, configuration, inspect, restore};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,15 +16,17 @@ use std::path::{Path, PathBuf};
 pub fn execute(args: &RestoreArgs) -> Outcome {
     let mut teller = Teller::new("restore");
     if args.check {
-        let manifest = inspect(&args.backup)?;
-        return output::write(&format!(
+        let (manifest, rests_on) = inspect(&args.backup)?;
+        let mut text = format!(
             "{}: whole, made at {} of {}, height {}, state hash {}\n",
             args.backup.display(),
             manifest.made,
             manifest.node,
             manifest.height,
             manifest.state_hash
-        ));
+        );
+        text += &beginning(rests_on, &manifest);
+        return output::write(&text);
     }
     let data_dir = data_dir(args)?;
     let config = configuration(&data_dir, &args.backup)?;
@@ -53,6 +56,17 @@ fn data_dir(args: &RestoreArgs) -> Result<PathBuf, crate::commands::Failure> {
     locate::default_directory(network)
 }
 
+/// What the backup does not show, if it does not begin with the genesis.
+fn beginning(rests_on: Option<u64>, manifest: &Manifest) -> String {
+    rests_on.map_or_else(String::new, |first| {
+        format!(
+            "the beginning was not checked: the backup begins with block {first}, and nothing in it shows that this one is of \
+             the chain; compare with another operator: block {} is {}\n",
+            manifest.height, manifest.block
+        )
+    })
+}
+
 fn joined(paths: &[PathBuf]) -> String {
     let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     paths.join(", ")
@@ -64,6 +78,7 @@ fn told(data_dir: &Path, restored: &Restored) -> String {
         "{dir}: restored to height {} from the backup of {}, {}; state hash recounted\n",
         manifest.height, manifest.node, manifest.made
     );
+    text += &beginning(restored.rests_on, manifest);
     for (was, now) in &restored.set_aside {
         let _ = writeln!(text, "set aside: {} is now {}", was.display(), now.display());
     }
