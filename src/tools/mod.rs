@@ -38,7 +38,7 @@ pub enum ToolError {
     Instance(#[from] InstanceError),
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("{}: cannot {action}: {source}", path.display())]
+    #[error("{}: cannot {action}: {source}: check path, owner, free space and disk, and try again", path.display())]
     Io {
         action: &'static str,
         path: PathBuf,
