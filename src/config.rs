@@ -350,6 +350,12 @@ impl Config {
         self.data_dir.join(names::PEERS)
     }
 
+    /// The peers that are not let in.
+    #[must_use]
+    pub fn bans_path(&self) -> PathBuf {
+        self.data_dir.join(names::BANS)
+    }
+
     /// The vote journal.
     #[must_use]
     pub fn journal_path(&self) -> PathBuf {

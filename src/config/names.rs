@@ -19,5 +19,5 @@ pub const CONTROL_SOCKET: &str = "control.sock";
 pub const LOCK: &str = "LOCK";
 /// Addresses of other nodes.
 pub const PEERS: &str = "peers";
-/// Addresses that are not let in.
+/// Peers that are not let in.
 pub const BANS: &str = "bans";

@@ -1,5 +1,6 @@
 //! What every task of the network shares, and the clock they read.
 
+use crate::network::bans::Bans;
 use crate::network::discovery::AddressBook;
 use crate::network::handshake::{Hello, PROTOCOL_VERSION, VoteCertificate};
 use crate::network::members::Member;
@@ -10,7 +11,7 @@ use crate::primitives::keys::PublicKey;
 use crate::primitives::message::PeerId;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -36,6 +37,7 @@ pub struct Context {
     pub client: quinn::ClientConfig,
     pub registry: Registry,
     pub book: AddressBook,
+    pub bans: Bans,
     /// The committee.
     pub members: ArcSwap<Vec<Member>>,
     /// Where the keyed entries of `bootstrap` were found last, by `host:port`: no other key is accepted
@@ -82,6 +84,21 @@ impl Context {
     pub fn pinned_key(&self, address: SocketAddr) -> Option<PublicKey> {
         let at = |pin: &(PublicKey, Vec<SocketAddr>)| pin.1.contains(&address).then_some(pin.0);
         self.pins.iter().find_map(|pin| at(pin.value()))
+    }
+
+    /// Whether a member of the committee or a bootstrap peer is known to be at an address.
+    #[must_use]
+    pub fn knows(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let at = |address: &SocketAddr| address.ip().to_canonical() == ip;
+        self.members.load().iter().any(|member| member.endpoint.as_ref().is_some_and(at))
+            || self.pins.iter().any(|pin| pin.value().1.iter().any(at))
+            || self
+                .options
+                .bootstrap
+                .iter()
+                .filter_map(|peer| peer.address.parse().ok())
+                .any(|peer| at(&peer))
     }
 
     /// Room for one event, waited for as long as the node is slow; `None` at shutdown.

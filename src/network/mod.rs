@@ -8,15 +8,17 @@
 //! In reading order: `wire` (frames, classes), `tls`, `handshake`, `endpoint` (socket), `queue`, `peers`
 //! (registry), `tallies` (counts and limits), `pings` (what they measure), `connection` (life of one), `standstill`
 //! (was this node away?), `listener`, `dialer`, `members` (links to the committee), `netgroup`, `discovery`
-//! (addresses), `router`.
-//! Absent: what messages mean, which peers deserve a ban, and which of them are members.
+//! (addresses), `bans` (scores, who is kept out), `judging`, `router`.
+//! Absent: what messages mean, and which peers are members of the committee.
 
+pub mod bans;
 pub mod connection;
 pub mod context;
 pub mod dialer;
 pub mod discovery;
 pub mod endpoint;
 pub mod handshake;
+pub mod judging;
 pub mod listener;
 pub mod members;
 pub mod netgroup;
@@ -32,6 +34,7 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+use crate::network::bans::{BanCounts, BanNews, Bans};
 use crate::network::context::Context;
 use crate::network::discovery::{AddressBook, Remembered};
 use crate::network::handshake::{AGENT_MAX, CloseCode, NAME_CHARS_MAX, PROTOCOL, VoteCertificate};
@@ -44,6 +47,7 @@ use crate::primitives::keys::{PublicKey, SecretKey};
 use crate::primitives::message::{Message, PeerId};
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -92,6 +96,8 @@ pub struct NetworkOptions {
     pub clock_error_ms: i64,
     /// Where learned addresses are kept between runs.
     pub peers_file: Option<PathBuf>,
+    /// Where bans are kept between runs.
+    pub bans_file: Option<PathBuf>,
     /// Time between pings.
     pub ping_interval: Duration,
     /// Time between short connections that find out whether a learned address is worth keeping.
@@ -112,6 +118,7 @@ impl NetworkOptions {
             latency: Duration::ZERO,
             clock_error_ms: 0,
             peers_file: None,
+            bans_file: None,
             ping_interval: Duration::from_secs(5),
             feeler_interval: Duration::from_secs(120),
         }
@@ -152,6 +159,8 @@ pub enum NetworkEvent {
     Down { peer: PeerId, address: SocketAddr, reason: CleanText },
     /// A connection was refused by this node or by the other end.
     Refused { address: SocketAddr, reason: CleanText },
+    /// Something about bans.
+    Bans(BanNews),
     /// This node itself was away for about `lasted`: the process was stopped or starved, or, when `suspended`,
     /// the whole machine. No peer is to blame for what was missed meanwhile.
     StoodStill { lasted: Duration, suspended: bool },
@@ -223,6 +232,8 @@ pub struct Counts {
     pub dropped: u64,
     /// Addresses known.
     pub known_addresses: usize,
+    /// Who is kept out.
+    pub bans: BanCounts,
 }
 
 /// A running network. Dropping it closes all connections at once; [`Network::shutdown`] waits for it.
@@ -268,6 +279,7 @@ impl Network {
             registry: Registry::new(PeerId(network_key), options.inbound_max, options.of_site_max),
             members: ArcSwap::default(),
             book: AddressBook::new(remembered),
+            bans: Bans::open(options.bans_file.clone()),
             pins: DashMap::new(),
             traffic: Traffic::default(),
             height,
@@ -287,13 +299,16 @@ impl Network {
             let keeping = dialer::keep_bootstrap(Arc::clone(&context), entry.clone());
             context.tasks.spawn(keeping.in_current_span());
         }
+        context.tasks.spawn(judging::keep_bans(Arc::clone(&context)).in_current_span());
         context.tasks.spawn(keep_addresses(Arc::clone(&context)).in_current_span());
         Ok(Self { context, local })
     }
 
     /// Who is in the committee and where: its members are dialled and have priority from now on.
     pub fn set_committee(&self, members: Vec<Member>) {
-        self.context.registry.set_committee(members.iter().map(|member| member.vote_key).collect());
+        let keys: BTreeSet<PublicKey> = members.iter().map(|member| member.vote_key).collect();
+        self.context.bans.spare(&keys);
+        self.context.registry.set_committee(keys);
         self.context.members.store(Arc::new(members));
     }
 
@@ -324,6 +339,7 @@ impl Network {
             bytes_out: self.context.traffic.bytes_out.load(Relaxed),
             dropped: self.context.traffic.dropped.load(Relaxed),
             known_addresses: self.context.book.len(),
+            bans: self.context.bans.counts(),
         }
     }
 

@@ -146,6 +146,13 @@ impl Peer {
         }
     }
 
+    /// The address it has shown to be at: where it was dialled, or, of one that dialled, where it says it
+    /// listens if that is where it came from. Any other claim would keep this node from dialling who is there.
+    #[must_use]
+    pub fn found_at(&self) -> SocketAddr {
+        found_at(self.inbound, self.address, self.listen)
+    }
+
     fn counted(&self) -> Counted {
         Counted { vote_key: self.vote_key, ip: self.address.ip(), inbound: self.inbound }
     }
@@ -178,11 +185,19 @@ impl Peer {
         queued
     }
 
-    /// Closes the connection; the first reason given counts.
-    pub fn close(&self, code: CloseCode, text: &str) {
-        if self.closed_here.set(CleanText::limited(text, CleanText::MAX_CHARS)).is_ok() {
+    /// Closes the connection; the first reason given counts. False when it was closed here before.
+    pub fn close(&self, code: CloseCode, text: &str) -> bool {
+        let first = self.closed_here.set(CleanText::limited(text, CleanText::MAX_CHARS)).is_ok();
+        if first {
             close(&self.connection, code, text);
         }
+        first
+    }
+
+    /// Whether it has one of the slots of a member of the committee.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        *self.kind.lock() == Kind::Member
     }
 
     /// Why the connection ended, given what the transport says.
@@ -213,6 +228,10 @@ impl Peer {
             age_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }
+}
+
+fn found_at(inbound: bool, address: SocketAddr, listen: SocketAddr) -> SocketAddr {
+    if !inbound || listen.ip().to_canonical() == address.ip().to_canonical() { listen } else { address }
 }
 
 /// What is known of one peer; removed when neither is set.
@@ -405,5 +424,20 @@ impl Registry {
                 entry.remove();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_dialled_is_where_it_came_from_whatever_it_says() {
+        let [own, port, other]: [SocketAddr; 3] =
+            ["198.51.100.1:5000", "198.51.100.1:24000", "203.0.113.1:24000"]
+                .map(|text| text.parse().unwrap());
+        assert_eq!(found_at(true, own, port), port);
+        assert_eq!(found_at(true, own, other), own);
+        assert_eq!(found_at(false, other, other), other);
     }
 }

@@ -103,8 +103,9 @@ fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
 
 /// `3 in (2 members), 4 out (2 members)`.
 fn peers(peers: &PeersInfo) -> String {
-    let PeersInfo { inbound, outbound, members_in, members_out, .. } = peers;
-    format!("{inbound} in ({members_in} members), {outbound} out ({members_out} members)")
+    let PeersInfo { inbound, outbound, members_in, members_out, bans, .. } = peers;
+    let banned = if *bans > 0 { format!(", {bans} banned") } else { String::new() };
+    format!("{inbound} in ({members_in} members), {outbound} out ({members_out} members){banned}")
 }
 
 /// `+2 ms against 5 peers`, or what is wrong with it.
