@@ -59,9 +59,9 @@ pub fn network_options(config: &Config, params: &Params) -> NetworkOptions {
         of_site_max: p2p.inbound_of_network_max as usize,
         outbound_target: p2p.outbound_target as usize,
         latency: Duration::from_millis(p2p.latency_ms),
-        peers_file: Some(config.data_dir.join("peers")),
+        peers_file: Some(config.peers_path()),
+        bans_file: Some(config.bans_path()),
         budgets: Budgets::of(params),
-        bans_file: Some(config.data_dir.join("bans")),
         ping_interval: Duration::from_secs(p2p.ping_interval_s.max(1)),
         ..NetworkOptions::new(p2p.listen)
     }

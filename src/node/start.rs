@@ -115,8 +115,8 @@ impl NodeError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Store(StoreError::Unavailable { .. } | StoreError::Full { .. })
-            | Self::Journal(JournalError::Io { .. })
+            Self::Store(error) if error.may_pass() => 1,
+            Self::Journal(JournalError::Io { .. })
             | Self::Floor(FloorError::Io { .. })
             | Self::Instance(InstanceError::Io { .. })
             | Self::Network(NetworkError::Listen { .. })
@@ -270,9 +270,9 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let Parts { opened, joined, hub, stopper, lock } = parts;
     let Joined { network, received, early, height } = joined;
     let Opened { store, ledger, pool, host, writes, machine, mut log, .. } = opened;
-    let store = pruner::start(Arc::new(store), options.config.storage.prune_blocks, &stopper)?;
-    let (tasks, pictures) = (TaskTracker::new(), CancellationToken::new());
     let (halt, on_fault) = (Halt::new(Arc::clone(&hub)), on_fault(&network));
+    let store = pruner::start(Arc::new(store), options.config.storage.prune_blocks, &halt, &stopper)?;
+    let (tasks, pictures) = (TaskTracker::new(), CancellationToken::new());
     let (era, durable) = (Arc::new(ArcSwap::new(machine.era())), Arc::new(AtomicU64::new(store.height())));
     let (recent, verifier) = (Arc::new(RecentBlocks::default()), Verifier::new());
     let inbox = Arc::new(Lanes::new(URGENT_WAITING_MAX, BULK_WAITING_MAX));

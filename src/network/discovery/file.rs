@@ -1,9 +1,10 @@
 //! The peers file: one fact a line, so that an operator can read it and add to it.
 //!
-//! It is replaced atomically, and a damaged one costs only the lines that are damaged. A line with an
+//! It holds the secret that the places of addresses depend on, so it is for its owner alone. It is replaced atomically, and a damaged one costs only the lines that are damaged. A line with an
 //! address alone counts as hearsay from that address.
 
-use std::io::{self, Read as _, Write as _};
+use crate::durable::write_whole;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -106,10 +107,5 @@ pub fn save(file: &Path, remembered: &Remembered) -> io::Result<()> {
     for (address, teller) in &remembered.new {
         line(&[&"new", address, teller]);
     }
-    let fresh = file.with_extension("new");
-    let mut open = std::fs::File::create(&fresh)?;
-    open.write_all(text.as_bytes())?;
-    open.sync_all()?;
-    drop(open);
-    std::fs::rename(&fresh, file)
+    write_whole(file, |_| Ok(text)).map_err(|error| io::Error::new(error.source.kind(), error))
 }

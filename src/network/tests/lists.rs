@@ -191,6 +191,8 @@ fn the_peers_file_survives_damage_and_a_missing_one_is_empty() {
         new: vec![(address("203.0.113.9:1"), "192.0.2.1".parse().unwrap())],
     };
     save(&file, &remembered).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "it holds a secret");
     assert_eq!(load(&file).unwrap(), remembered);
     let mut damaged = std::fs::read(&file).unwrap();
     damaged.splice(0..0, *b"\xff\xfe nonsense\nsecret 12\ntried nobody\n");

@@ -31,7 +31,7 @@ fn committee() -> Arc<Committee> {
     Arc::new(Committee::new(members.collect()))
 }
 
-fn hub() -> Arc<Hub> {
+pub fn hub() -> Arc<Hub> {
     let identity = Identity {
         name: CleanText::new("alpha"),
         network: NetworkKind::Devnet,

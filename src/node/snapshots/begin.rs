@@ -19,7 +19,7 @@ use crate::node::snapshots::fetch::{Fetch, NoSnapshot, Progress, Target};
 use crate::node::snapshots::incoming;
 use crate::node::snapshots::peers::{Peers, Wire};
 use crate::node::snapshots::plan::Patience;
-use crate::node::snapshots::swap;
+use crate::node::snapshots::swap::{self, Exchange};
 use crate::node::snapshots::trail::{Anchor, Trail};
 use crate::node::start::NodeError;
 use crate::node::tasks::Stopper;
@@ -52,7 +52,7 @@ pub struct Joined {
 /// [`NodeError`] when the database or the vote log cannot be read.
 pub fn anchor(config: &Config, genesis: &Genesis) -> Result<Option<Anchor>, NodeError> {
     let off = config.sync.snapshot == SnapshotSync::Off;
-    let alone = config.p2p.bootstrap.is_empty() && !config.data_dir.join("peers").exists();
+    let alone = config.p2p.bootstrap.is_empty() && !config.peers_path().exists();
     if off || alone || has_blocks(config, genesis)? {
         return Ok(None);
     }
@@ -86,8 +86,12 @@ fn has_blocks(config: &Config, genesis: &Genesis) -> Result<bool, NodeError> {
 pub fn complete(config: &Config) -> Result<(), NodeError> {
     let database = config.database_path();
     match swap::complete(&database) {
-        Ok(true) => tracing::info!(event = "snapshot", "put the fetched snapshot in place"),
-        Ok(false) => return Ok(()),
+        Ok(Exchange::Done) => tracing::info!(event = "snapshot", "put the fetched snapshot in place"),
+        Ok(Exchange::SetAside(now)) => {
+            let now = now.display();
+            tracing::warn!(event = "snapshot", "put the fetched snapshot in place; what was there is {now}");
+        }
+        Ok(Exchange::None) => return Ok(()),
         Err(source) => return Err(NodeError::Snapshot { database, source }),
     }
     forget(&incoming_folder(config));
