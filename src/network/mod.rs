@@ -8,7 +8,7 @@
 //! In reading order: `wire` (frames, classes), `tls`, `handshake`, `endpoint` (socket), `queue`, `peers`
 //! (registry), `tallies` (counts and limits), `pings` (what they measure), `connection` (life of one), `standstill`
 //! (was this node away?), `listener`, `dialer`, `members` (links to the committee), `netgroup`, `discovery`
-//! (addresses), `router`.
+//! (addresses), `endpoints` (where masternodes say they are), `reach` (can others dial this node?), `router`.
 //! Absent: what messages mean, which peers deserve a ban, and which of them are members.
 
 pub mod connection;
@@ -16,6 +16,7 @@ pub mod context;
 pub mod dialer;
 pub mod discovery;
 pub mod endpoint;
+pub mod endpoints;
 pub mod handshake;
 pub mod listener;
 pub mod members;
@@ -23,6 +24,7 @@ pub mod netgroup;
 pub mod peers;
 pub mod pings;
 pub mod queue;
+pub mod reach;
 pub mod router;
 pub mod standstill;
 pub mod tallies;
@@ -34,9 +36,11 @@ mod tests;
 
 use crate::network::context::Context;
 use crate::network::discovery::{AddressBook, Remembered};
+use crate::network::endpoints::Endpoints;
 use crate::network::handshake::{AGENT_MAX, CloseCode, NAME_CHARS_MAX, PROTOCOL, VoteCertificate};
 use crate::network::members::Member;
 use crate::network::peers::{PeerSnapshot, Registry, Traffic};
+use crate::network::reach::{Reach, Reachability};
 use crate::network::router::Recipients;
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::ChainId;
@@ -44,6 +48,7 @@ use crate::primitives::keys::{PublicKey, SecretKey};
 use crate::primitives::message::{Message, PeerId};
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -96,6 +101,8 @@ pub struct NetworkOptions {
     pub ping_interval: Duration,
     /// Time between short connections that find out whether a learned address is worth keeping.
     pub feeler_interval: Duration,
+    /// Time after the start, and after each round without an answer, until peers are asked to dial back.
+    pub probe_delay: Duration,
 }
 
 impl NetworkOptions {
@@ -114,6 +121,7 @@ impl NetworkOptions {
             peers_file: None,
             ping_interval: Duration::from_secs(5),
             feeler_interval: Duration::from_secs(120),
+            probe_delay: Duration::from_secs(15),
         }
     }
 }
@@ -155,6 +163,8 @@ pub enum NetworkEvent {
     /// This node itself was away for about `lasted`: the process was stopped or starved, or, when `suspended`,
     /// the whole machine. No peer is to blame for what was missed meanwhile.
     StoodStill { lasted: Duration, suspended: bool },
+    /// Peers have dialled this node back, or tried to.
+    Reachability(Reachability),
     /// A message, decoded and otherwise unchecked.
     Message { peer: PeerId, message: Message },
 }
@@ -246,7 +256,7 @@ impl Network {
     ) -> Result<Self, NetworkError> {
         check(&options, &identity)?;
         let tls = tls::configure(&identity.network_key, PROTOCOL)?;
-        let remembered = match &options.peers_file {
+        let mut remembered = match &options.peers_file {
             Some(file) => discovery::load(file)
                 .map_err(|source| NetworkError::PeersFile { file: file.clone(), source })?,
             None => Remembered::default(),
@@ -267,6 +277,8 @@ impl Network {
             client: endpoint::client_config(&tls),
             registry: Registry::new(PeerId(network_key), options.inbound_max, options.of_site_max),
             members: ArcSwap::default(),
+            endpoints: Endpoints::new(identity.chain, std::mem::take(&mut remembered.endpoints)),
+            reach: Reach::default(),
             book: AddressBook::new(remembered),
             pins: DashMap::new(),
             traffic: Traffic::default(),
@@ -282,6 +294,9 @@ impl Network {
         context.tasks.spawn(dialer::dial_learned(Arc::clone(&context)).in_current_span());
         context.tasks.spawn(members::dial_members(Arc::clone(&context)).in_current_span());
         context.tasks.spawn(standstill::watch(Arc::clone(&context)).in_current_span());
+        let announcing = endpoints::announce(Arc::clone(&context), identity.vote_key);
+        context.tasks.spawn(announcing.in_current_span());
+        context.tasks.spawn(reach::ask(Arc::clone(&context)).in_current_span());
         context.tasks.spawn(dialer::feel(Arc::clone(&context)).in_current_span());
         for entry in &context.options.bootstrap {
             let keeping = dialer::keep_bootstrap(Arc::clone(&context), entry.clone());
@@ -295,6 +310,23 @@ impl Network {
     pub fn set_committee(&self, members: Vec<Member>) {
         self.context.registry.set_committee(members.iter().map(|member| member.vote_key).collect());
         self.context.members.store(Arc::new(members));
+    }
+
+    /// Which vote keys are in the registry: where these masternodes say they are is kept and relayed.
+    pub fn set_registered(&self, keys: BTreeSet<PublicKey>) {
+        self.context.endpoints.set_registered(keys, self.context.wall_us() / 1000);
+    }
+
+    /// What peers have found that this node asked to dial it back; `None` until some tried.
+    #[must_use]
+    pub fn reachability(&self) -> Option<Reachability> {
+        self.context.reach.found()
+    }
+
+    /// Where this masternode or another one says it is reached.
+    #[must_use]
+    pub fn endpoints_of(&self, key: &PublicKey) -> Vec<SocketAddr> {
+        self.context.endpoints.of(key, self.context.wall_us() / 1000)
     }
 
     /// Queues a message for peers without blocking, encoding it once. What does not fit a peer's queue
@@ -419,7 +451,8 @@ async fn keep_addresses(context: Arc<Context>) {
             () = context.stop.cancelled() => true,
             _ = ticks.tick() => false,
         };
-        if let Some(remembered) = context.book.unsaved() {
+        if let Some(mut remembered) = context.book.unsaved() {
+            remembered.endpoints = context.endpoints.all(context.wall_us() / 1000);
             let target = file.clone();
             let saved = tokio::task::spawn_blocking(move || discovery::save(&target, &remembered)).await;
             match saved {

@@ -4,6 +4,7 @@ use crate::primitives::clean::CleanText;
 use crate::primitives::hash::{BlockId, Txid};
 use crate::telemetry::cause::{GapCount, MissedVote, StalledRound};
 use crate::telemetry::log::LogRecord;
+use crate::telemetry::reach::ReachInfo;
 use crate::telemetry::snapshot::SyncInfo;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,8 @@ pub enum EventKind {
     PeerDisconnected { peer: String, address: CleanText, reason: CleanText },
     /// A connection was refused, with the reason told to the other side.
     PeerRefused { address: CleanText, reason: CleanText },
+    /// Peers have dialled this node back, or tried to.
+    Reachability(ReachInfo),
     /// This node itself stood still and is back; `suspended` with the whole machine.
     StoodStill { lasted_ms: u64, suspended: bool },
     /// A vote batch was counted; `own` for this node's.

@@ -12,4 +12,5 @@ pub mod clock;
 pub mod event;
 pub mod histogram;
 pub mod log;
+pub mod reach;
 pub mod snapshot;

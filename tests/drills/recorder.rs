@@ -100,7 +100,8 @@ impl Recorder {
                     NetworkEvent::Message { peer, message } => seen.on_message(peer, &message, &committee),
                     NetworkEvent::Down { .. }
                     | NetworkEvent::Refused { .. }
-                    | NetworkEvent::StoodStill { .. } => {}
+                    | NetworkEvent::StoodStill { .. }
+                    | NetworkEvent::Reachability(_) => {}
                 }
             }
         });

@@ -92,6 +92,10 @@ fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
         ),
         ("pool", format!("{} transactions, {} bytes", snapshot.pool.transactions, snapshot.pool.bytes)),
         ("peers", peers(&snapshot.peers)),
+        (
+            "reachable",
+            snapshot.peers.reach.as_ref().map_or_else(|| "-".to_owned(), std::string::ToString::to_string),
+        ),
         ("clock", clock(&snapshot.host.clock)),
     ]);
     if let Some(stall) = &consensus.stall {

@@ -140,7 +140,7 @@ impl Peers {
                 tracing::warn!(%address, %reason, "connection refused");
                 None
             }
-            NetworkEvent::StoodStill { .. } => None,
+            NetworkEvent::StoodStill { .. } | NetworkEvent::Reachability(_) => None,
             NetworkEvent::Message { peer, message } => self.message(peer, message),
         }
     }
