@@ -7,9 +7,11 @@
 //! for their class here; what they mean is the node's business.
 
 use crate::network::NetworkEvent;
+use crate::network::bans::offence::{Charge, Offence};
 use crate::network::context::Context;
 use crate::network::endpoints;
 use crate::network::handshake::{self, CloseCode, Hello};
+use crate::network::judging;
 use crate::network::peers::Peer;
 use crate::network::queue::Taken;
 use crate::network::reach;
@@ -178,17 +180,54 @@ async fn read(context: Arc<Context>, peer: Arc<Peer>, seen: Arc<AtomicU8>, strea
             Some(class) if seen.fetch_or(1 << byte, Relaxed) & (1 << byte) == 0 => {
                 match read_class(&context, &peer, class, &mut reader).await {
                     Ok(()) => return,
-                    Err(fault) => format!("bad frame in {}: {fault}", class.name()),
+                    Err(fault) => fault.inside(class),
                 }
             }
-            Some(class) => format!("bad frame: a second stream of {}", class.name()),
-            None => format!("bad frame: a stream of unknown class {byte}"),
+            Some(class) => {
+                BadFrame::sent("stream", format!("bad frame: a second stream of {}", class.name()))
+            }
+            None => BadFrame::sent("stream", format!("bad frame: a stream of unknown class {byte}")),
         },
-        Ok(None) => "bad frame: a stream without a class".to_owned(),
+        Ok(None) => BadFrame::cut("bad frame: a stream without a class".to_owned()),
         Err(FrameError::Lost(ReadError::ConnectionLost(_))) => return,
-        Err(error) => format!("bad frame: {error}"),
+        Err(error) => BadFrame::cut(format!("bad frame: {error}")),
     };
-    peer.close(CloseCode::BadFrame, &fault);
+    judging::charge(&context, &peer, CloseCode::BadFrame, &fault.0);
+}
+
+/// What is wrong with what was read.
+struct BadFrame(Charge);
+
+impl BadFrame {
+    /// Something no honest peer sends.
+    fn sent(kind: &'static str, text: String) -> Self {
+        Self(Charge::new(Offence::BadFrame, kind, &text))
+    }
+
+    /// A stream that ended early: a process that dies may leave one behind.
+    fn cut(text: String) -> Self {
+        Self(Charge::new(Offence::Disagreement, "stream", &text))
+    }
+
+    /// With the first bytes of the frame.
+    fn bytes(self, payload: &[u8]) -> Self {
+        Self(self.0.sample(payload))
+    }
+
+    /// Said of a stream of this class.
+    fn inside(mut self, class: Class) -> Self {
+        self.0.what = format!("bad frame in {}: {}", class.name(), self.0.what).into();
+        self
+    }
+}
+
+impl From<FrameError> for BadFrame {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::TooLong { .. } => Self::sent("frame", error.to_string()),
+            FrameError::Cut | FrameError::Lost(_) => Self::cut(error.to_string()),
+        }
+    }
 }
 
 /// Reads the frames of a class; returns what is wrong with them, or nothing when the connection ended
@@ -198,25 +237,27 @@ async fn read_class(
     peer: &Arc<Peer>,
     class: Class,
     reader: &mut FrameReader,
-) -> Result<(), String> {
+) -> Result<(), BadFrame> {
     loop {
         let payload = match reader.next().await {
             Ok(Some(payload)) => payload,
-            Ok(None) => return Err("the stream ended before the connection".to_owned()),
+            Ok(None) => return Err(BadFrame::cut("the stream ended before the connection".to_owned())),
             Err(FrameError::Lost(ReadError::ConnectionLost(_))) => return Ok(()),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(error.into()),
         };
+        let no_message =
+            |error: &dyn std::fmt::Display| BadFrame::sent("frame", error.to_string()).bytes(&payload);
         let bytes = u64::try_from(FRAME_HEADER + payload.len()).unwrap_or(u64::MAX);
         peer.bytes_in.fetch_add(bytes, Relaxed);
         context.traffic.bytes_in.fetch_add(bytes, Relaxed);
         if class == Class::Control {
-            let control = decode::<Control, FRAME_MAX>(&payload).map_err(|error| error.to_string())?;
-            on_control(context, peer, control)?;
+            let control = decode::<Control, FRAME_MAX>(&payload).map_err(|error| no_message(&error))?;
+            on_control(context, peer, control).map_err(|error| no_message(&error))?;
             continue;
         }
-        let message = decode::<Message, FRAME_MAX>(&payload).map_err(|error| error.to_string())?;
+        let message = decode::<Message, FRAME_MAX>(&payload).map_err(|error| no_message(&error))?;
         if Class::of(&message) != class {
-            return Err(format!("{} does not belong here", message.name()));
+            return Err(BadFrame::sent(message.name(), format!("{} does not belong here", message.name())));
         }
         // The frame's memory is not kept while the node is busy.
         drop(payload);

@@ -1,5 +1,6 @@
 //! What every task of the network shares, and the clock they read.
 
+use crate::network::bans::Bans;
 use crate::network::discovery::AddressBook;
 use crate::network::endpoints::Endpoints;
 use crate::network::handshake::{Hello, PROTOCOL_VERSION, VoteCertificate};
@@ -38,6 +39,7 @@ pub struct Context {
     pub client: quinn::ClientConfig,
     pub registry: Registry,
     pub book: AddressBook,
+    pub bans: Bans,
     /// The committee.
     pub members: ArcSwap<Vec<Member>>,
     /// Where the keyed entries of `bootstrap` were found last, by `host:port`: no other key is accepted

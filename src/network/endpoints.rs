@@ -183,7 +183,15 @@ impl Endpoints {
         fresh.map(|held| held.record.addresses.clone()).unwrap_or_default()
     }
 
-    /// All that is worth telling or keeping.
+    /// All whose signature was checked and that is worth telling.
+    #[must_use]
+    pub fn checked(&self, now_ms: u64) -> Vec<EndpointRecord> {
+        let inner = self.inner.lock();
+        let fresh = inner.held.values().filter(|held| is_fresh(&held.record, now_ms));
+        fresh.map(|held| held.record.clone()).collect()
+    }
+
+    /// All that is worth keeping, checked or not.
     #[must_use]
     pub fn all(&self, now_ms: u64) -> Vec<EndpointRecord> {
         let inner = self.inner.lock();
@@ -272,7 +280,7 @@ pub fn on_request(context: &Context, peer: &Arc<Peer>) {
     if !peer.allowance.lock().may_ask(Instant::now()) {
         return;
     }
-    let mut records = context.endpoints.all(context.wall_us() / 1000);
+    let mut records = context.endpoints.checked(context.wall_us() / 1000);
     records.shuffle(&mut rand::rng());
     for some in records.get(..ANSWER_MAX).unwrap_or(&records).chunks(RECORDS_MAX) {
         router::control(context, peer, &Control::Endpoints(some.to_vec()));

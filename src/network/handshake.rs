@@ -50,10 +50,12 @@ pub enum CloseCode {
     WrongKey,
     Feeler,
     TooManyOfSite,
+    Banned,
+    Held,
 }
 
 impl CloseCode {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 19] = [
         Self::ShuttingDown,
         Self::WrongChain,
         Self::WrongVersion,
@@ -71,6 +73,8 @@ impl CloseCode {
         Self::WrongKey,
         Self::Feeler,
         Self::TooManyOfSite,
+        Self::Banned,
+        Self::Held,
     ];
 
     /// The number on the wire.
@@ -94,6 +98,8 @@ impl CloseCode {
             Self::WrongKey => 15,
             Self::Feeler => 16,
             Self::TooManyOfSite => 17,
+            Self::Banned => 18,
+            Self::Held => 19,
         }
     }
 

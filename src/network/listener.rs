@@ -4,6 +4,7 @@ use crate::network::NetworkEvent;
 use crate::network::connection;
 use crate::network::context::{Context, canonical};
 use crate::network::handshake::{self, CloseCode, HANDSHAKE_TIMEOUT, Hello, Refusal};
+use crate::network::judging;
 use crate::network::netgroup::Site;
 use crate::network::peers::Peer;
 use crate::primitives::message::PeerId;
@@ -80,6 +81,12 @@ pub async fn listen(context: Arc<Context>) {
             }
             return;
         };
+        // Before anything is spent on it.
+        if context.bans.refuses_address(incoming.remote_address().ip(), false) {
+            tracing::debug!(address = %incoming.remote_address(), "refused: the address is banned");
+            incoming.refuse();
+            continue;
+        }
         if permits.available_permits() < RETRY_BELOW && incoming.may_retry() {
             if let Err(error) = incoming.retry() {
                 tracing::debug!(%error, "no retry was sent");
@@ -106,7 +113,7 @@ async fn welcome(context: Arc<Context>, incoming: Incoming, permit: Permit) {
         Ok(Err(error)) => return report(&context, address, Refusal::of(&error)).await,
         Err(_) => return report(&context, address, too_late()).await,
     };
-    let greeted = timeout_at(deadline, greet(&context, &connection)).await;
+    let greeted = timeout_at(deadline, greet(&context, &connection, address)).await;
     // From here to the start of the connection nothing is awaited, so an admitted peer is supervised.
     let refusal = match greeted.unwrap_or_else(|_| Err(too_late())) {
         Ok((id, hello, stream)) => {
@@ -125,15 +132,31 @@ async fn welcome(context: Arc<Context>, incoming: Incoming, permit: Permit) {
     };
     refusal.close(&connection);
     drop(permit);
-    report(&context, address, refusal).await;
+    match refusal.code {
+        // How often somebody who is banned comes is for it to choose.
+        Some(CloseCode::Banned | CloseCode::Held) => {
+            tracing::debug!(%address, reason = %refusal, "connection refused");
+        }
+        _ => report(&context, address, refusal).await,
+    }
 }
 
 /// Receives and checks the hello of a dialler.
-async fn greet(context: &Context, connection: &Connection) -> Result<(PeerId, Hello, SendStream), Refusal> {
+async fn greet(
+    context: &Context,
+    connection: &Connection,
+    address: SocketAddr,
+) -> Result<(PeerId, Hello, SendStream), Refusal> {
     let peer = handshake::identify(connection)?;
+    context.bans.admits(&peer.0)?;
     let (send, receive) = connection.accept_bi().await.map_err(|error| Refusal::of(&error))?;
     let hello = handshake::receive(receive).await?;
-    hello.check(context.chain, context.instance, peer)?;
+    hello
+        .check(context.chain, context.instance, peer)
+        .inspect_err(|refusal| judging::false_hello(context, peer, address, refusal))?;
+    if let Some(vote) = &hello.vote {
+        context.bans.admits_member(&vote.key)?;
+    }
     Ok((peer, hello, send))
 }
 
@@ -144,7 +167,10 @@ fn too_late() -> Refusal {
 
 /// Tells the node of a refusal, unless it is what happens in every healthy network.
 pub async fn report(context: &Context, address: SocketAddr, refusal: Refusal) {
-    if matches!(refusal.code, Some(CloseCode::Duplicate | CloseCode::ShuttingDown | CloseCode::Feeler)) {
+    if matches!(
+        refusal.code,
+        Some(CloseCode::Duplicate | CloseCode::ShuttingDown | CloseCode::Feeler | CloseCode::Held)
+    ) {
         tracing::debug!(%address, reason = %refusal, "connection not kept");
     } else if let Some(room) = context.room().await {
         room.send(NetworkEvent::Refused { address, reason: refusal.text });

@@ -8,9 +8,11 @@
 //! In reading order: `wire` (frames, classes), `tls`, `handshake`, `endpoint` (socket), `queue`, `peers`
 //! (registry), `tallies` (counts and limits), `pings` (what they measure), `connection` (life of one), `standstill`
 //! (was this node away?), `listener`, `dialer`, `members` (links to the committee), `netgroup`, `discovery`
-//! (addresses), `endpoints` (where masternodes say they are), `reach` (can others dial this node?), `router`.
-//! Absent: what messages mean, which peers deserve a ban, and which of them are members.
+//! (addresses), `endpoints` (where masternodes say they are), `reach` (can others dial this node?), `bans` (scores,
+//! who is kept out), `judging`, `router`.
+//! Absent: what messages mean, and which peers are members of the committee.
 
+pub mod bans;
 pub mod connection;
 pub mod context;
 pub mod dialer;
@@ -18,6 +20,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod endpoints;
 pub mod handshake;
+pub mod judging;
 pub mod listener;
 pub mod members;
 pub mod netgroup;
@@ -34,6 +37,7 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+use crate::network::bans::{BanCounts, BanNews, Bans};
 use crate::network::context::Context;
 use crate::network::discovery::{AddressBook, Remembered};
 use crate::network::endpoints::Endpoints;
@@ -97,6 +101,8 @@ pub struct NetworkOptions {
     pub clock_error_ms: i64,
     /// Where learned addresses are kept between runs.
     pub peers_file: Option<PathBuf>,
+    /// Where bans are kept between runs.
+    pub bans_file: Option<PathBuf>,
     /// Time between pings.
     pub ping_interval: Duration,
     /// Time between short connections that find out whether a learned address is worth keeping.
@@ -119,6 +125,7 @@ impl NetworkOptions {
             latency: Duration::ZERO,
             clock_error_ms: 0,
             peers_file: None,
+            bans_file: None,
             ping_interval: Duration::from_secs(5),
             feeler_interval: Duration::from_secs(120),
             probe_delay: Duration::from_secs(15),
@@ -160,6 +167,8 @@ pub enum NetworkEvent {
     Down { peer: PeerId, address: SocketAddr, reason: CleanText },
     /// A connection was refused by this node or by the other end.
     Refused { address: SocketAddr, reason: CleanText },
+    /// Something about bans.
+    Bans(BanNews),
     /// This node itself was away for about `lasted`: the process was stopped or starved, or, when `suspended`,
     /// the whole machine. No peer is to blame for what was missed meanwhile.
     StoodStill { lasted: Duration, suspended: bool },
@@ -233,6 +242,8 @@ pub struct Counts {
     pub dropped: u64,
     /// Addresses known.
     pub known_addresses: usize,
+    /// Who is kept out.
+    pub bans: BanCounts,
 }
 
 /// A running network. Dropping it closes all connections at once; [`Network::shutdown`] waits for it.
@@ -280,6 +291,7 @@ impl Network {
             endpoints: Endpoints::new(identity.chain, std::mem::take(&mut remembered.endpoints)),
             reach: Reach::default(),
             book: AddressBook::new(remembered),
+            bans: Bans::open(options.bans_file.clone()),
             pins: DashMap::new(),
             traffic: Traffic::default(),
             height,
@@ -302,13 +314,16 @@ impl Network {
             let keeping = dialer::keep_bootstrap(Arc::clone(&context), entry.clone());
             context.tasks.spawn(keeping.in_current_span());
         }
+        context.tasks.spawn(judging::keep_bans(Arc::clone(&context)).in_current_span());
         context.tasks.spawn(keep_addresses(Arc::clone(&context)).in_current_span());
         Ok(Self { context, local })
     }
 
     /// Who is in the committee and where: its members are dialled and have priority from now on.
     pub fn set_committee(&self, members: Vec<Member>) {
-        self.context.registry.set_committee(members.iter().map(|member| member.vote_key).collect());
+        let keys: BTreeSet<PublicKey> = members.iter().map(|member| member.vote_key).collect();
+        self.context.bans.spare(&keys);
+        self.context.registry.set_committee(keys);
         self.context.members.store(Arc::new(members));
     }
 
@@ -356,6 +371,7 @@ impl Network {
             bytes_out: self.context.traffic.bytes_out.load(Relaxed),
             dropped: self.context.traffic.dropped.load(Relaxed),
             known_addresses: self.context.book.len(),
+            bans: self.context.bans.counts(),
         }
     }
 

@@ -182,11 +182,19 @@ impl Peer {
         queued
     }
 
-    /// Closes the connection; the first reason given counts.
-    pub fn close(&self, code: CloseCode, text: &str) {
-        if self.closed_here.set(CleanText::limited(text, CleanText::MAX_CHARS)).is_ok() {
+    /// Closes the connection; the first reason given counts. False when it was closed here before.
+    pub fn close(&self, code: CloseCode, text: &str) -> bool {
+        let first = self.closed_here.set(CleanText::limited(text, CleanText::MAX_CHARS)).is_ok();
+        if first {
             close(&self.connection, code, text);
         }
+        first
+    }
+
+    /// Whether it has one of the slots of a member of the committee.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        *self.kind.lock() == Kind::Member
     }
 
     /// Why the connection ended, given what the transport says.

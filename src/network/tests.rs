@@ -1,6 +1,7 @@
 //! Real endpoints on loopback. Tests wait for events, never for a fixed time.
 
 mod absence;
+mod bans;
 mod endpoints;
 mod hostile;
 mod lists;

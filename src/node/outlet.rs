@@ -7,6 +7,7 @@ use crate::consensus::trust::Route;
 use crate::ledger::Ledger;
 use crate::ledger::apply::BlockWrite;
 use crate::network::Network;
+use crate::network::bans::offence::{Charge, Offence};
 use crate::network::members::Member;
 use crate::network::router::Recipients;
 use crate::node::blocks::RecentBlocks;
@@ -54,8 +55,8 @@ pub struct Outlet {
 
 impl Outlet {
     fn misbehaved(&self, peer: PeerId, what: &str) {
-        tracing::warn!(peer = %peer.0.short(), what, "disconnecting a peer that sent what no honest peer sends");
-        self.network.disconnect(peer, what);
+        // A matter of which chain is trusted; see `Machine::accepts_pulled`.
+        self.network.charge(peer, &Charge::new(Offence::Disagreement, "block", what));
     }
 
     fn store_block(&self, height: u64) {

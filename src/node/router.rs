@@ -6,6 +6,7 @@
 //! dropped and come again when others vote for them.
 
 use crate::network::NetworkEvent;
+use crate::node::banned;
 use crate::node::blocks::Counter;
 use crate::node::clock;
 use crate::node::hub::Hub;
@@ -99,6 +100,7 @@ impl Router {
                 // A full queue keeps a pull until its deadline.
                 let _later = self.pulls.try_send(SyncEvent::Gone(peer));
             }
+            NetworkEvent::Bans(news) => banned::tell(&self.hub, &news),
             NetworkEvent::StoodStill { lasted, suspended } => {
                 self.hub.stood_still(clock::now(), lasted, suspended);
             }

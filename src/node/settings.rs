@@ -58,6 +58,7 @@ pub fn network_options(config: &Config) -> NetworkOptions {
         outbound_target: p2p.outbound_target as usize,
         latency: Duration::from_millis(p2p.latency_ms),
         peers_file: Some(config.data_dir.join("peers")),
+        bans_file: Some(config.data_dir.join("bans")),
         ping_interval: Duration::from_secs(p2p.ping_interval_s.max(1)),
         ..NetworkOptions::new(p2p.listen)
     }

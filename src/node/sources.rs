@@ -79,6 +79,11 @@ impl Sources for NodeSources {
             reach: network.reachability().map(reach_info),
             bytes_in: counts.bytes_in,
             bytes_out: counts.bytes_out,
+            bans: counts.bans.bans as u64,
+            offences: counts.bans.offences,
+            automatic_bans: counts.bans.automatic,
+            refused_banned: counts.bans.refused,
+            ban_breaker_open: counts.bans.breaker_open,
             list: list.collect(),
         }
     }

@@ -355,7 +355,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         stopper: stopper.clone(),
         submissions: Semaphore::new(SUBMISSIONS_MAX),
         local_address: network.local_address(),
-        network_id: network.own(),
+        network: (network.own(), Arc::downgrade(&network)),
         data_dir: options.config.data_dir.clone(),
         prover,
         archivist: Archivist::new(&store, &options.genesis, &stopper),
@@ -447,13 +447,10 @@ fn close(log: &mut VoteLog) {
     }
 }
 
-/// A peer that sent something no honest peer sends is told so and cut off.
+/// A peer that sent something no honest peer sends is told so and cut off; what counts may lead to a ban.
 fn on_fault(network: &Arc<Network>) -> OnFault {
     let network = Arc::clone(network);
-    Arc::new(move |peer, what| {
-        tracing::warn!(peer = %peer.0.short(), what, "disconnecting a peer that sent something invalid");
-        network.disconnect(peer, what);
-    })
+    Arc::new(move |peer, charge| network.charge(peer, charge))
 }
 
 impl Running {

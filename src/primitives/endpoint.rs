@@ -118,6 +118,9 @@ mod tests {
 
     #[test]
     fn the_digest_is_part_of_the_protocol() {
-        assert_eq!(record().digest(chain(1)).to_string(), "0511c6becc3d8c680efb24757073e621cb13df85e487f4054673116af75b2052");
+        assert_eq!(
+            record().digest(chain(1)).to_string(),
+            "0511c6becc3d8c680efb24757073e621cb13df85e487f4054673116af75b2052"
+        );
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! [`CleanText`]: crate::primitives::clean::CleanText
 
+pub mod bans;
 pub mod cause;
 pub mod clock;
 pub mod event;

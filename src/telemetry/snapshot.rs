@@ -309,6 +309,16 @@ pub struct PeersInfo {
     pub reach: Option<ReachInfo>,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    /// Peers and ranges of addresses that are banned.
+    pub bans: u64,
+    /// Offences of peers since start that count towards a ban.
+    pub offences: u64,
+    /// Bans since start that this node ordered itself.
+    pub automatic_bans: u64,
+    /// Connections refused since start because of a ban.
+    pub refused_banned: u64,
+    /// Whether automatic bans are stopped because too many peers would have been banned.
+    pub ban_breaker_open: bool,
     pub list: Vec<PeerInfo>,
 }
 

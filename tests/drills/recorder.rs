@@ -100,6 +100,7 @@ impl Recorder {
                     NetworkEvent::Message { peer, message } => seen.on_message(peer, &message, &committee),
                     NetworkEvent::Down { .. }
                     | NetworkEvent::Refused { .. }
+                    | NetworkEvent::Bans(_)
                     | NetworkEvent::StoodStill { .. }
                     | NetworkEvent::Reachability(_) => {}
                 }

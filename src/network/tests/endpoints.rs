@@ -115,7 +115,9 @@ fn remembered_records_count_once_the_registry_is_known_and_their_signatures_hold
     let endpoints = Endpoints::new(chain(1), remembered.clone());
     assert!(endpoints.is_empty());
     assert_eq!(endpoints.all(NOW_MS), remembered, "kept until then");
+    assert_eq!(endpoints.checked(NOW_MS), [], "and not told: who tells what is forged is cut off");
     endpoints.set_registered(registered(&[1, 2]), NOW_MS);
+    assert_eq!(endpoints.checked(NOW_MS), [record(1, 7, NOW_MS)]);
     assert_eq!(endpoints.all(NOW_MS), [record(1, 7, NOW_MS)]);
 }
 

@@ -10,6 +10,7 @@ use crate::consensus::trust::{Route, RouteFault};
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
 use crate::network::Network;
+use crate::network::bans::offence::{Charge, Offence};
 use crate::network::router::Recipients;
 use crate::node::verify::OnFault;
 use crate::primitives::block::Header;
@@ -47,6 +48,19 @@ pub fn check_stored(store: &Store, trusted: Option<TrustedHeader>) -> Result<(),
         }
         _ => Ok(()),
     }
+}
+
+/// The charge for headers that do not lead to the trusted block. Which way that is may be this node's error, and they
+/// may be the late answer to an earlier question; that each follows from the one before is the sender's to see to.
+#[must_use]
+pub fn false_headers(headers: &[Header], fault: &RouteFault) -> Charge {
+    let linked = headers
+        .iter()
+        .zip(headers.iter().skip(1))
+        .all(|(one, next)| next.previous == one.id() && Some(next.height) == one.height.checked_add(1));
+    let offence = if linked { Offence::Disagreement } else { Offence::FalseHeaders };
+    let height = headers.last().map_or(0, |header| header.height);
+    Charge::new(offence, "headers", &fault.to_string()).height(height)
 }
 
 /// The pull, if one is under way. Bounded by the length of a [`Route`].
@@ -108,7 +122,7 @@ impl RoutePull {
                 None
             }
             Err(fault @ RouteFault::Invalid) => {
-                on_fault(peer, &fault.to_string());
+                on_fault(peer, &false_headers(headers, &fault));
                 active.peer = None;
                 self.0 = Some(active);
                 None
