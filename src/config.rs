@@ -57,7 +57,7 @@ pub struct Config {
 pub struct P2pConfig {
     /// UDP address to listen on.
     pub listen: SocketAddr,
-    /// Address told to other nodes; `None` tells them what they see.
+    /// Address told to other nodes and signed by a masternode; `None` tells them what they see.
     #[serde(with = "empty_is_none")]
     pub advertise: Option<SocketAddr>,
     /// Nodes to dial at start and whenever connections are lost.

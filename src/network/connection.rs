@@ -9,11 +9,13 @@
 use crate::network::NetworkEvent;
 use crate::network::bans::offence::{Charge, Offence};
 use crate::network::context::Context;
+use crate::network::endpoints;
 use crate::network::governor::{Kind, Ruling};
 use crate::network::handshake::{self, CloseCode, Hello};
 use crate::network::judging;
 use crate::network::peers::Peer;
 use crate::network::queue::Taken;
+use crate::network::reach;
 use crate::network::router;
 use crate::network::wire::{ADDRESSES_MAX, Class, Control, FRAME_HEADER, FRAME_MAX, FrameError, FrameReader};
 use crate::primitives::encoding::decode;
@@ -106,7 +108,8 @@ async fn supervise(
     context.book.changed();
 }
 
-/// Tells the peer of other nodes, and the others of the peer, so that a mesh forms within a round trip.
+/// Tells the peer of other nodes, and the others of the peer, so that a mesh forms within a round trip, and asks it
+/// where masternodes are.
 fn introduce(context: &Context, peer: &Arc<Peer>) {
     let (mut dialled, mut claimed) = (Vec::new(), Vec::new());
     context.registry.for_each(|other| {
@@ -118,6 +121,7 @@ fn introduce(context: &Context, peer: &Arc<Peer>) {
     if !addresses.is_empty() {
         router::control(context, peer, &Control::Peers(addresses));
     }
+    router::control(context, peer, &Control::GetEndpoints);
     let news = Control::Peers(vec![peer.listen]);
     for other in context.registry.all() {
         if other.id != peer.id {
@@ -254,7 +258,7 @@ impl From<FrameError> for BadFrame {
 /// Reads the frames of a class; returns what is wrong with them, or nothing when the connection ended
 /// or the network shuts down.
 async fn read_class(
-    context: &Context,
+    context: &Arc<Context>,
     peer: &Arc<Peer>,
     class: Class,
     reader: &mut FrameReader,
@@ -314,7 +318,7 @@ async fn govern(context: &Context, peer: &Peer, kind: Kind, bytes: usize) -> Res
     }
 }
 
-fn on_control(context: &Context, peer: &Arc<Peer>, control: Control) -> Result<(), String> {
+fn on_control(context: &Arc<Context>, peer: &Arc<Peer>, control: Control) -> Result<(), String> {
     match control {
         Control::Ping { number, height } => {
             peer.height.store(height, Relaxed);
@@ -336,6 +340,10 @@ fn on_control(context: &Context, peer: &Arc<Peer>, control: Control) -> Result<(
             return Err(format!("{} addresses where {ADDRESSES_MAX} are allowed", addresses.len()));
         }
         Control::Peers(addresses) => context.book.hear(&addresses, peer.address.ip()),
+        Control::Endpoints(records) => endpoints::on_records(context, peer, &records)?,
+        Control::GetEndpoints => endpoints::on_request(context, peer),
+        Control::Probe { nonce, port } => reach::on_request(context, peer, nonce, port),
+        Control::Probed { nonce, outcome, at } => context.reach.on_answer(peer.id, nonce, outcome, at),
     }
     Ok(())
 }

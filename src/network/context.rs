@@ -2,9 +2,11 @@
 
 use crate::network::bans::Bans;
 use crate::network::discovery::AddressBook;
+use crate::network::endpoints::Endpoints;
 use crate::network::handshake::{Hello, PROTOCOL_VERSION, VoteCertificate};
 use crate::network::members::Member;
 use crate::network::peers::{Registry, Traffic};
+use crate::network::reach::Reach;
 use crate::network::{NetworkEvent, NetworkOptions};
 use crate::primitives::hash::ChainId;
 use crate::primitives::keys::PublicKey;
@@ -43,6 +45,10 @@ pub struct Context {
     /// Where the keyed entries of `bootstrap` were found last, by `host:port`: no other key is accepted
     /// there. Bounded by the entries, each with the addresses of one look-up.
     pub pins: DashMap<String, (PublicKey, Vec<SocketAddr>)>,
+    /// Where masternodes say they are.
+    pub endpoints: Endpoints,
+    /// Whether this node is reached.
+    pub reach: Reach,
     pub traffic: Traffic,
     /// Height of the node's last decided block.
     pub height: Arc<AtomicU64>,

@@ -7,6 +7,7 @@
 //! dialled by the smaller network key. Two processes with one network key are two peers: the one that
 //! comes second, from another address, is known by a number derived from the key and its process.
 
+use crate::network::endpoints::Allowance;
 use crate::network::governor::{Budgets, Governor};
 use crate::network::handshake::{CloseCode, Hello, Refusal, close};
 use crate::network::pings::{Gauge, Measured, Pings};
@@ -100,6 +101,8 @@ pub struct Peer {
     pub dropped: AtomicU64,
     since: Instant,
     pub pings: Mutex<Pings>,
+    /// What it may still ask of this node.
+    pub allowance: Mutex<Allowance>,
     /// Locked once a pong, and for pictures.
     pub gauge: Mutex<Gauge>,
     /// What it may still send.
@@ -144,6 +147,7 @@ impl Peer {
             dropped: AtomicU64::new(0),
             since: Instant::now(),
             pings: Mutex::default(),
+            allowance: Mutex::default(),
             gauge: Mutex::default(),
             governor: Mutex::new(Governor::new(budgets, Instant::now())),
             closed_here: OnceLock::new(),

@@ -2,11 +2,13 @@
 
 mod absence;
 mod bans;
+mod endpoints;
 mod governor;
 mod hostile;
 mod lists;
 mod members;
 mod mesh;
+mod reach;
 mod speed;
 
 use crate::network::router::Recipients;

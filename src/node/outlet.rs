@@ -20,7 +20,10 @@ use crate::node::prover::Prover;
 use crate::node::space::{Space, Writer};
 use crate::node::sync::SyncEvent;
 use crate::primitives::committee::Member as CommitteeMember;
+use crate::primitives::keys::PublicKey;
+use crate::primitives::masternode::MasternodeStatus;
 use crate::primitives::message::PeerId;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -81,6 +84,14 @@ pub fn members(ledger: &Ledger) -> Vec<Member> {
     tip.next_committee.members().iter().map(member).collect()
 }
 
+/// Keys of the masternodes that vote or may again: whose word on where they are is worth keeping.
+pub fn registered(ledger: &Ledger) -> BTreeSet<PublicKey> {
+    let tip = ledger.tip();
+    let may_vote =
+        |status: MasternodeStatus| matches!(status, MasternodeStatus::Active | MasternodeStatus::Jailed);
+    tip.registry.entries().filter(|entry| may_vote(entry.status)).map(|entry| entry.vote_key).collect()
+}
+
 /// What an operator looks for in the log when the node does not sign; `event` does not change.
 fn log_notice(notice: &Notice) {
     match notice {
@@ -137,6 +148,7 @@ impl Sink for Outlet {
                 self.store_block(height);
                 self.prover.claims.ended(height);
                 self.network.set_committee(members(&self.prover.ledger));
+                self.network.set_registered(registered(&self.prover.ledger));
             }
             Output::Notice(notice) => log_notice(notice),
             Output::Final { height, claim, .. } => self.prover.claims.add(*height, claim.clone()),

@@ -12,6 +12,7 @@ use crate::node::clock;
 use crate::node::hub::Hub;
 use crate::node::lanes::Lane;
 use crate::node::snapshots::server::Desk;
+use crate::node::sources::reach_info;
 use crate::node::sync::SyncEvent;
 use crate::node::verify::{Verifier, Work};
 use crate::pool::Pool;
@@ -102,6 +103,10 @@ impl Router {
             NetworkEvent::Bans(news) => banned::tell(&self.hub, &news),
             NetworkEvent::StoodStill { lasted, suspended } => {
                 self.hub.stood_still(clock::now(), lasted, suspended);
+            }
+            NetworkEvent::Reachability(found) => {
+                self.hub.publish(clock::wall_ms(), EventKind::Reachability(reach_info(found)));
+                self.hub.request_refresh();
             }
             NetworkEvent::Refused { address, reason } => {
                 tracing::warn!(%address, %reason, "connection refused");

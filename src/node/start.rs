@@ -171,6 +171,7 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
     };
     joined.height.store(opened.ledger.tip().header.height, Ordering::Release);
     joined.network.set_committee(outlet::members(&opened.ledger));
+    joined.network.set_registered(outlet::registered(&opened.ledger));
     let control = ControlServer::bind(&options.config.data_dir)?;
     let parts = Parts { opened, joined, hub, stopper, lock };
     let handle = run(&options, parts, control)?;

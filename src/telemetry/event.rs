@@ -5,6 +5,7 @@ use crate::primitives::hash::{BlockId, Txid};
 use crate::telemetry::bans::BanInfo;
 use crate::telemetry::cause::{GapCount, MissedVote, StalledRound};
 use crate::telemetry::log::LogRecord;
+use crate::telemetry::reach::ReachInfo;
 use crate::telemetry::snapshot::SyncInfo;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ pub enum EventKind {
     PeerDisconnected { peer: String, address: CleanText, reason: CleanText },
     /// A connection was refused, with the reason told to the other side.
     PeerRefused { address: CleanText, reason: CleanText },
+    /// Peers have dialled this node back, or tried to.
+    Reachability(ReachInfo),
     /// Somebody is banned from now on.
     PeerBanned(BanInfo),
     /// A ban is over; `lifted` by the operator, or its time was up.

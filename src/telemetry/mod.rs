@@ -13,4 +13,5 @@ pub mod clock;
 pub mod event;
 pub mod histogram;
 pub mod log;
+pub mod reach;
 pub mod snapshot;

@@ -9,6 +9,7 @@ use crate::primitives::transaction::TxStatus;
 use crate::telemetry::cause::{MissCause, PaymentGap, StalledRound};
 use crate::telemetry::clock::ClockInfo;
 use crate::telemetry::histogram::Percentiles;
+use crate::telemetry::reach::ReachInfo;
 use serde::{Deserialize, Serialize};
 
 /// Everything a console or `status --json` shows. Measured at `time_ms`; nothing in it is a constant
@@ -304,6 +305,8 @@ pub struct PeersInfo {
     pub members_out: u64,
     pub inbound_max: u64,
     pub known_addresses: u64,
+    /// Whether peers can dial this node; `None` until some have tried.
+    pub reach: Option<ReachInfo>,
     pub bytes_in: u64,
     pub bytes_out: u64,
     /// How often a peer was slowed down because it sent more than any honest node does.

@@ -101,7 +101,8 @@ impl Recorder {
                     NetworkEvent::Down { .. }
                     | NetworkEvent::Refused { .. }
                     | NetworkEvent::Bans(_)
-                    | NetworkEvent::StoodStill { .. } => {}
+                    | NetworkEvent::StoodStill { .. }
+                    | NetworkEvent::Reachability(_) => {}
                 }
             }
         });

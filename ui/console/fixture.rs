@@ -17,6 +17,7 @@ use masternode::telemetry::clock::ClockInfo;
 use masternode::telemetry::event::{AlertLevel, Event, EventKind};
 use masternode::telemetry::histogram::Percentiles;
 use masternode::telemetry::log::{LogLevel, LogRecord};
+use masternode::telemetry::reach::ReachInfo;
 use masternode::telemetry::snapshot::{
     AlertInfo, ChainInfo, CheckpointInfo, ConsensusInfo, FinalityInfo, HostInfo, MemberInfo, MissInfo,
     NodeInfo, NodeState, OpenTransaction, PeerInfo, PeersInfo, PoolEntryInfo, PoolInfo, RejectionInfo,
@@ -272,6 +273,7 @@ fn peers() -> PeersInfo {
         members_out: 2,
         inbound_max: 64,
         known_addresses: 12,
+        reach: Some(ReachInfo { time_ms: NOW_MS - 60_000, port: 24_200, reached: 3, tried: 3 }),
         bytes_in: 148_200_100,
         bytes_out: 151_020_044,
         bans: 2,

@@ -246,3 +246,25 @@ async fn a_second_process_with_the_same_key_is_a_peer_of_its_own_and_the_first_o
     assert_eq!(node.network.counts().inbound, 2);
     drop(first);
 }
+
+#[tokio::test]
+async fn whoever_connects_and_says_nothing_gets_a_bounded_number_of_handshakes_and_keeps_nobody_out() {
+    let mut node = start(options(&[]), identity(1)).await;
+    let mut silent = Vec::new();
+    // Those that say nothing are let go after a while, so on a slow machine it takes some more of them.
+    let refused = timeout(PATIENCE, async {
+        loop {
+            match Bare::connect(node.address(), PROTOCOL).await {
+                Ok(bare) => silent.push(bare),
+                Err(ConnectionError::ConnectionClosed(close)) => return close.error_code,
+                Err(other) => panic!("refused otherwise: {other}"),
+            }
+        }
+    });
+    let code = refused.await.expect("nobody was refused");
+    assert_eq!(code, quinn::TransportErrorCode::CONNECTION_REFUSED);
+    assert!(silent.len() >= 64, "{} handshakes at once", silent.len());
+    drop(silent);
+    let one = start(options(&[node.address()]), identity(2)).await;
+    assert_eq!(node.up().await, one.id());
+}

@@ -145,7 +145,7 @@ impl Peers {
                 tracing::warn!(?news, "bans have changed");
                 None
             }
-            NetworkEvent::StoodStill { .. } => None,
+            NetworkEvent::StoodStill { .. } | NetworkEvent::Reachability(_) => None,
             NetworkEvent::Message { peer, message } => self.message(peer, message),
         }
     }
