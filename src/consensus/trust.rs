@@ -74,6 +74,12 @@ impl Route {
         self.is_between(other.tip, other.trusted)
     }
 
+    /// The block it leads to and the trusted one.
+    #[must_use]
+    pub fn ends(&self) -> (TrustedHeader, TrustedHeader) {
+        (self.tip, self.trusted)
+    }
+
     /// The headers to ask for: the height of the last one and how many; `None` when all are there.
     #[must_use]
     pub fn wanted(&self) -> Option<(u64, u16)> {
@@ -82,13 +88,13 @@ impl Route {
         (count > 0).then_some((self.next.height, count))
     }
 
-    /// Takes headers in ascending order, of which the last is the one wanted.
+    /// Takes headers in ascending order: those wanted, for whoever has one of them and not all sends none.
     ///
     /// # Errors
     /// [`RouteFault`]; what was good of them is kept.
     pub fn take(&mut self, headers: &[Header]) -> Result<(), RouteFault> {
         let (last, count) = self.wanted().ok_or(RouteFault::Invalid)?;
-        if headers.is_empty() || headers.len() > usize::from(count) {
+        if headers.len() != usize::from(count) {
             return Err(RouteFault::Invalid);
         }
         for header in headers.iter().rev() {

@@ -32,7 +32,7 @@ const WRITE_BLOCKS_MAX: usize = 64;
 /// Most transactions in them, unless one block has more: what sled holds in memory until a write ends.
 const WRITE_TRANSACTIONS_MAX: usize = 10_000;
 /// Bytes of bodies in one answer; well below the largest frame.
-const PAGE_BYTES: u64 = 1 << 20;
+pub const PAGE_BYTES: u64 = 1 << 20;
 
 /// Decided blocks that the store does not have yet; bounded by the queues in front of it.
 #[derive(Debug, Default)]

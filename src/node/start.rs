@@ -12,6 +12,7 @@ use crate::ledger::Ledger;
 use crate::ledger::genesis::Genesis;
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
+use crate::network::router::Recipients;
 use crate::network::{Identity as NetworkIdentity, Network, NetworkError};
 use crate::node::archivist::Archivist;
 use crate::node::blocks::{BlockServer, RecentBlocks, store_blocks};
@@ -282,8 +283,9 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let space = Space::new(options.config.data_dir.clone(), hub.identity.space, Arc::clone(&inbox));
     let workers = verify_with(&verifier, &inbox, &era, &on_fault, &hub, &stopper)?;
     let (pulls, wishes) = sync_channel(PULLS_WAITING_MAX);
+    let asking = Arc::clone(&network);
     let syncer = Syncer {
-        network: Arc::clone(&network),
+        send: Box::new(move |peer, request| asking.send(Recipients::Peer(peer), request)),
         pool: Arc::clone(&pool),
         era: Arc::clone(&era),
         engine: Arc::clone(&inbox),

@@ -2,7 +2,7 @@
 
 mod evidence;
 mod masternodes;
-mod servers;
+pub(super) mod servers;
 mod snapshots;
 mod sync;
 mod trust;
@@ -41,7 +41,7 @@ struct Cluster {
     running: Vec<Option<NodeHandle>>,
 }
 
-fn key(kind: u8, number: usize) -> SecretKey {
+pub(super) fn key(kind: u8, number: usize) -> SecretKey {
     let mut seed = [kind; 32];
     seed[0] = u8::try_from(number).unwrap();
     SecretKey::from_seed(&seed)
@@ -52,7 +52,7 @@ fn payer() -> SecretKey {
     key(9, 0)
 }
 
-fn genesis(nodes: usize) -> Genesis {
+pub(super) fn genesis(nodes: usize) -> Genesis {
     let founders = (0..nodes).map(|number| Founder {
         name: format!("node{}", number + 1),
         vote_key: key(1, number).public(),
@@ -145,27 +145,28 @@ impl Cluster {
 
     /// A payment of the coin of this number to somebody.
     fn payment(&self, coin: usize) -> Transaction {
-        let owner = payer();
-        let mut coins: Vec<_> = self
-            .genesis
-            .utxos()
-            .into_iter()
-            .filter(|(_, utxo)| utxo.key_hash == owner.public().key_hash())
-            .collect();
-        coins.sort_by_key(|(outpoint, _)| *outpoint);
-        let (outpoint, utxo) = coins[coin];
-        let coin = Coin { outpoint, value: utxo.value, key: &owner };
-        let payment = Payment {
-            outputs: vec![TxOutput {
-                value: Amount::from_units(UNITS_PER_TIME).unwrap(),
-                key_hash: key(8, 1).public().key_hash(),
-            }],
-            change_to: owner.public().key_hash(),
-            expiry: 90,
-            fee_per_byte: 2,
-        };
-        build(self.genesis.chain_id(), &self.genesis.params, &[coin], &payment).unwrap().transaction
+        payment(&self.genesis, coin)
     }
+}
+
+/// A payment of the coin of this number to somebody.
+pub(super) fn payment(genesis: &Genesis, coin: usize) -> Transaction {
+    let owner = payer();
+    let of_owner = genesis.utxos().into_iter().filter(|(_, utxo)| utxo.key_hash == owner.public().key_hash());
+    let mut coins: Vec<_> = of_owner.collect();
+    coins.sort_by_key(|(outpoint, _)| *outpoint);
+    let (outpoint, utxo) = coins[coin];
+    let coin = Coin { outpoint, value: utxo.value, key: &owner };
+    let payment = Payment {
+        outputs: vec![TxOutput {
+            value: Amount::from_units(UNITS_PER_TIME).unwrap(),
+            key_hash: key(8, 1).public().key_hash(),
+        }],
+        change_to: owner.public().key_hash(),
+        expiry: 90,
+        fee_per_byte: 2,
+    };
+    build(genesis.chain_id(), &genesis.params, &[coin], &payment).unwrap().transaction
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);

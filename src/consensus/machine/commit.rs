@@ -1,6 +1,7 @@
 //! The end of a height (protocol §4.2, `commit`): apply the block, drop the era, enter the next.
 
 use super::era::Era;
+use super::trust::Sighted;
 use super::{Checkpoint, LastCommit, Machine};
 use crate::consensus::host::Host;
 use crate::consensus::input::Verified;
@@ -40,7 +41,8 @@ impl Machine {
             // Decided here in the meantime, or asked for anew under the right committee.
             return;
         }
-        if !self.accepts_pulled(from, pulled.get().0.id()) {
+        let header = &pulled.get().0.header;
+        if !self.accepts_pulled(from, Sighted { id: header.id(), time_ms: header.time_ms }) {
             return;
         }
         let (block, qc) = pulled.into_inner();

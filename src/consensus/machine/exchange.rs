@@ -56,7 +56,12 @@ impl Machine {
         let early = peer.answered_us.is_some_and(|at| now_us < at.saturating_add(self.timing.status_us / 4));
         let height = self.context.height;
         if status.height > height {
-            self.pull_block(Some(from));
+            // Nor is anybody pulled from more often for saying so more often.
+            let pull = |at: u64| now_us >= at.saturating_add(self.timing.status_us / 4);
+            if peer.pulled_us.is_none_or(pull) {
+                peer.pulled_us = Some(now_us);
+                self.pull_block(Some(from));
+            }
             return;
         }
         if early {

@@ -16,6 +16,8 @@ pub(super) struct Peer {
     pub(super) height: u64,
     /// When a status of it was last answered.
     pub(super) answered_us: Option<u64>,
+    /// When a status of it last led to a pull.
+    pub(super) pulled_us: Option<u64>,
     /// Bytes of answers it may still have, and when that was reckoned.
     answer_credit: u64,
     answer_credit_us: u64,
@@ -48,6 +50,7 @@ impl Peers {
                 voter,
                 height: 0,
                 answered_us: None,
+                pulled_us: None,
                 answer_credit: ANSWER_BURST,
                 answer_credit_us: 0,
             },

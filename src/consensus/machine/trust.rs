@@ -3,8 +3,10 @@
 //! A tip older than the trust period is *stale*. Nobody ahead: the chain stood still or begins, and goes on
 //! by votes or with the next block, for which nothing is needed. Somebody *far ahead* (two blocks or more,
 //! which a node that runs does not see): such a claim costs nothing, so it is proved by pulling the next
-//! block, whose certificate must be good; then nothing is adopted without a trusted block. With one above
-//! the tip the headers down to the tip are pulled first, and only the blocks they name are adopted.
+//! block, whose certificate must be good; then nothing is adopted without a trusted block. A block that the
+//! committee makes now, before the eyes of this node, proves nothing of the kind: anybody could gather its
+//! certificate. With a trusted block above the tip the headers down to the tip are pulled first, and only
+//! the blocks they name are adopted.
 //! Invariant: a block at the height of the trusted one with another id is never adopted.
 
 use super::Machine;
@@ -22,6 +24,18 @@ const FAR_BLOCKS: u64 = 2;
 /// proved. Honest peers answer at once; claims of liars must not stop a chain that stood still.
 const CLAIM_US: u64 = 10_000_000;
 
+/// Age up to which a block may be one that is being made, in milliseconds; at most half the trust period. A
+/// chain that is far ahead has such a block at this height only if it stood still until then, and nobody
+/// has left the committee since.
+pub(super) const MAKING_MS: u64 = 600_000;
+
+/// A decided block of this height as it was shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sighted {
+    pub(super) id: BlockId,
+    pub(super) time_ms: u64,
+}
+
 /// What is known of the trusted block and of those ahead.
 #[derive(Debug)]
 pub(super) struct TrustWatch {
@@ -29,8 +43,8 @@ pub(super) struct TrustWatch {
     period_ms: u64,
     /// Since when somebody is far ahead at this height while the tip is stale.
     claimed_us: Option<u64>,
-    /// A quorum has decided this height, and somebody is far ahead.
-    proved: bool,
+    /// What a quorum has decided at this height, by the word of somebody who is far ahead.
+    shown: Option<Sighted>,
     /// The blocks to adopt next, up to the trusted one.
     route: VecDeque<BlockId>,
     fault: Option<Distrust>,
@@ -38,21 +52,14 @@ pub(super) struct TrustWatch {
 
 impl TrustWatch {
     pub(super) fn new(period_ms: u64) -> Self {
-        Self {
-            trusted: None,
-            period_ms,
-            claimed_us: None,
-            proved: false,
-            route: VecDeque::new(),
-            fault: None,
-        }
+        Self { trusted: None, period_ms, claimed_us: None, shown: None, route: VecDeque::new(), fault: None }
     }
 
     /// The height is decided.
     pub(super) fn end_height(&mut self) {
         self.route.pop_front();
         self.claimed_us = None;
-        self.proved = false;
+        self.shown = None;
         self.fault = None;
     }
 }
@@ -71,7 +78,27 @@ impl Machine {
     fn needs_trust(&self) -> bool {
         let stale = self.context.header.time_ms < self.oldest_ms();
         let far = self.peers.best_height() >= self.context.height.saturating_add(FAR_BLOCKS);
-        stale && (far || self.trust.proved)
+        stale && (far || self.claim_is_proved())
+    }
+
+    /// Whether a quorum has decided this height before and elsewhere. Votes may show later that a block was
+    /// being made when it was shown.
+    fn claim_is_proved(&self) -> bool {
+        self.trust.shown.is_some_and(|shown| !self.is_being_made(shown))
+    }
+
+    /// Whether the committee of this height makes this block now: it is young, and was proposed or
+    /// precommitted here.
+    fn is_being_made(&self, block: Sighted) -> bool {
+        let age_ms = MAKING_MS.min(self.trust.period_ms / 2);
+        let young = block.time_ms >= self.now.wall_ms.saturating_sub(age_ms);
+        let quorum = self.quorum();
+        let mut rounds = self.checkpoint.rounds.iter();
+        young
+            && rounds.any(|(_, round)| {
+                let proposed = round.proposal.as_ref().map(|proposal| proposal.outline.header.id());
+                proposed == Some(block.id) || round.precommits.quorum(quorum) == Some(Some(block.id))
+            })
     }
 
     /// The trusted block if it is above the tip.
@@ -103,7 +130,7 @@ impl Machine {
                 None
             }
             // Without one the next block is pulled to see whether anybody is ahead at all.
-            None => (!self.trust.proved).then_some(next),
+            None => (!self.claim_is_proved()).then_some(next),
         }
     }
 
@@ -139,25 +166,25 @@ impl Machine {
     }
 
     /// Whether a pulled block, which a quorum of this era's committee has signed, may be taken.
-    pub(super) fn accepts_pulled(&mut self, from: PeerId, block: BlockId) -> bool {
+    pub(super) fn accepts_pulled(&mut self, from: PeerId, block: Sighted) -> bool {
         let needs_trust = self.needs_trust();
         if needs_trust && let Some(expected) = self.trust.route.front() {
-            let on_the_way = *expected == block;
+            let on_the_way = *expected == block.id;
             if !on_the_way {
                 let what = "a block beside the way to the trusted one";
                 self.outputs.push(Output::Misbehaved { peer: from, what });
             }
             return on_the_way;
         }
-        if let Some(trusted) = self.beside_trusted(block) {
-            self.refuse_beside(trusted, block, Some(from));
+        if let Some(trusted) = self.beside_trusted(block.id) {
+            self.refuse_beside(trusted, block.id, Some(from));
             return false;
         }
         let far = |peer: &super::peers::Peer| peer.height >= self.context.height.saturating_add(FAR_BLOCKS);
         if needs_trust && self.peers.find(&from).is_some_and(|peer| far(peer)) {
-            // Its claim is good: there is a chain that goes on.
-            self.trust.proved = true;
-            return false;
+            // Its claim is good: there is a chain that goes on. Unless this is the block that is made here.
+            self.trust.shown = Some(block);
+            return !self.claim_is_proved();
         }
         true
     }
@@ -179,7 +206,7 @@ impl Machine {
         }
         let claimed_us = *self.trust.claimed_us.get_or_insert(self.now.monotonic_us);
         let waited = self.now.monotonic_us >= claimed_us.saturating_add(CLAIM_US);
-        !self.trust.proved && self.destination().is_none() && waited
+        !self.claim_is_proved() && self.destination().is_none() && waited
     }
 
     /// The trusted block, if it is another one of this height than `block`.
@@ -205,7 +232,7 @@ impl Machine {
         }
         let why = match (self.trust.trusted, self.destination()) {
             (_, Some(_)) => self.trust.fault.clone()?,
-            _ if !self.trust.proved => return None,
+            _ if !self.claim_is_proved() => return None,
             (Some(trusted), None) => Distrust::Passed(trusted),
             (None, None) => Distrust::NoneSet,
         };

@@ -133,6 +133,7 @@ impl Fetch<'_> {
                 return Err(if attempt == 0 { NoSnapshot::NotOffered } else { NoSnapshot::NoneUsable });
             };
             let (height, manifest) = (offer.height, offer.manifest);
+            self.peers.begin(&offer);
             tracing::info!(event = "snapshot", height, %manifest, bytes = offer.bytes, "taking a snapshot");
             match self.take(offer).await {
                 Ok(filled) => return Ok(filled),
@@ -187,7 +188,7 @@ impl Fetch<'_> {
             Err(TrailError::Stopping) => return Err(Failed::Give(NoSnapshot::Stopping)),
             Err(TrailError::Trust(why)) => return Err(Failed::Give(NoSnapshot::Trust(why))),
             Err(error @ TrailError::Nobody { .. }) => {
-                self.peers.discard(offer.manifest);
+                self.peers.give_up(&offer);
                 return Err(Failed::Try(error.to_string()));
             }
         };
@@ -206,8 +207,8 @@ impl Fetch<'_> {
         let checked = self.manifest(&offer).await?;
         let commit = self.commit(&checked)?;
         let incoming = self.open(checked).await?;
-        self.parts(&incoming).await?;
-        self.finish(incoming, commit).await
+        self.parts(&incoming, &offer).await?;
+        self.finish(incoming, commit, &offer).await
     }
 
     /// The manifest, checked: the one left here, or from one of those who keep the snapshot.
@@ -216,8 +217,13 @@ impl Fetch<'_> {
         if let Some(checked) = left.filter(|checked| checked.header().id() == offer.block) {
             return Ok(checked);
         }
-        for source in self.peers.sources(offer.manifest) {
-            let Some(bytes) = self.manifest_bytes(source, offer).await? else { continue };
+        let same = self.peers.offers().filter(|(_, other)| {
+            other.manifest == offer.manifest && other.block == offer.block && other.height == offer.height
+        });
+        // Each by its own word of how long it is.
+        let same: Vec<(PeerId, u64)> = same.map(|(source, other)| (source, other.manifest_bytes)).collect();
+        for (source, length) in same {
+            let Some(bytes) = self.manifest_bytes(source, offer.manifest, length).await? else { continue };
             let params = &self.target.params;
             let checked = Manifest::from_bytes(&bytes).and_then(|manifest| {
                 if manifest.header.id() != offer.block || manifest.id() != offer.manifest {
@@ -230,7 +236,7 @@ impl Fetch<'_> {
                 Err(error) => self.peers.contradicted(source, offer.manifest, &error.to_string()),
             }
         }
-        self.peers.discard(offer.manifest);
+        self.peers.give_up(offer);
         Err(Failed::Try("nobody has sent its manifest".to_owned()))
     }
 
@@ -238,10 +244,11 @@ impl Fetch<'_> {
     async fn manifest_bytes(
         &mut self,
         source: PeerId,
-        offer: &SnapshotOffer,
+        manifest: Hash,
+        length: u64,
     ) -> Result<Option<Vec<u8>>, Failed> {
-        let (manifest, mut bytes) = (offer.manifest, Vec::new());
-        let pages = offer.manifest_bytes.div_ceil(PAGE_BYTES as u64);
+        let mut bytes = Vec::new();
+        let pages = length.min(MANIFEST_BYTES_MAX as u64).div_ceil(PAGE_BYTES as u64);
         for page in 0..u32::try_from(pages).unwrap_or(0) {
             self.peers.wire.send(source, &Message::GetSnapshotManifest { manifest, page });
             let until_us = clock::monotonic_us().saturating_add(self.target.patience.answer_us);
@@ -286,7 +293,7 @@ impl Fetch<'_> {
     }
 
     /// Fetches and checks all parts.
-    async fn parts(&mut self, incoming: &Arc<Incoming>) -> Result<(), Failed> {
+    async fn parts(&mut self, incoming: &Arc<Incoming>, offer: &SnapshotOffer) -> Result<(), Failed> {
         let (count, _) = incoming.checked().parts();
         let mut plan = Plan::new(count, self.target.patience);
         let mut jobs: VecDeque<Job> = VecDeque::new();
@@ -295,7 +302,7 @@ impl Fetch<'_> {
             jobs.push_back(Job { part, brought: None });
         }
         let mut checking = Checking::new();
-        let outcome = self.fetch_all(incoming, &mut plan, &mut jobs, &mut checking).await;
+        let outcome = self.fetch_all((incoming, offer), &mut plan, &mut jobs, &mut checking).await;
         // What is under way uses the folder.
         while checking.join_next().await.is_some() {}
         outcome
@@ -303,7 +310,7 @@ impl Fetch<'_> {
 
     async fn fetch_all(
         &mut self,
-        incoming: &Arc<Incoming>,
+        (incoming, offer): (&Arc<Incoming>, &SnapshotOffer),
         plan: &mut Plan,
         jobs: &mut VecDeque<Job>,
         checking: &mut Checking,
@@ -318,7 +325,7 @@ impl Fetch<'_> {
             if plan.is_complete() {
                 return Ok(());
             }
-            self.ask(incoming.checked().id(), plan, jobs, checking.is_empty())?;
+            self.ask(offer, plan, jobs, checking.is_empty())?;
             let until_us = clock::monotonic_us().saturating_add(TICK_US);
             tokio::select! {
                 Some(done) = checking.join_next() => {
@@ -337,24 +344,21 @@ impl Fetch<'_> {
     /// Sends the requests that are due, or finds that the snapshot is not to be had.
     fn ask(
         &mut self,
-        manifest: Hash,
+        offer: &SnapshotOffer,
         plan: &mut Plan,
         jobs: &VecDeque<Job>,
         idle: bool,
     ) -> Result<(), Failed> {
-        let now_us = clock::monotonic_us();
+        let (manifest, now_us) = (offer.manifest, clock::monotonic_us());
         for source in self.peers.sources(manifest) {
             plan.join(source);
         }
         if let Some(part) = plan.stalled(now_us) {
-            self.peers.discard(manifest);
-            for source in self.peers.sources(manifest) {
-                self.peers.set_aside(source);
-            }
+            self.peers.give_up(offer);
             return Err(Failed::Try(format!("nobody brings its part {part}")));
         }
         if plan.is_alone_too_long(now_us) && jobs.is_empty() && idle {
-            self.peers.discard(manifest);
+            self.peers.is_gone(offer);
             return Err(Failed::Try("nobody keeps it any more".to_owned()));
         }
         if jobs.len() < UNCHECKED_MAX {
@@ -416,7 +420,12 @@ impl Fetch<'_> {
         });
     }
 
-    async fn finish(&mut self, incoming: Arc<Incoming>, commit: Qc) -> Result<Filled, Failed> {
+    async fn finish(
+        &mut self,
+        incoming: Arc<Incoming>,
+        commit: Qc,
+        offer: &SnapshotOffer,
+    ) -> Result<Filled, Failed> {
         let (height, manifest) = (incoming.checked().header().height, incoming.checked().id());
         let Some(incoming) = Arc::into_inner(incoming) else {
             return Err(Failed::Try("its parts are still in use".to_owned()));
@@ -429,7 +438,7 @@ impl Fetch<'_> {
                 for source in self.peers.sources(manifest) {
                     self.peers.contradicted(source, manifest, &error.to_string());
                 }
-                self.peers.discard(manifest);
+                self.peers.discard(offer);
                 let cleared = blocking(move || incoming::clear(&folder)).await;
                 cleared.map_err(|error| Failed::Give(NoSnapshot::Local(error)))?;
                 Err(Failed::Try(error.to_string()))

@@ -58,6 +58,14 @@ pub enum Happened {
 #[derive(Debug)]
 pub struct Stopping;
 
+/// What a snapshot is discarded by: its offer without what honest peers differ in. The manifest alone would
+/// let a liar name an honest one beside a block that is not its.
+type Which = (u64, BlockId, Hash);
+
+fn which(offer: &SnapshotOffer) -> Which {
+    (offer.height, offer.block, offer.manifest)
+}
+
 #[derive(Debug)]
 struct Peer {
     up: NetworkEvent,
@@ -75,7 +83,11 @@ pub struct Peers {
     stop: CancellationToken,
     connected: BTreeMap<PeerId, Peer>,
     useless: BTreeSet<PeerId>,
-    discarded: BTreeSet<Hash>,
+    discarded: BTreeSet<Which>,
+    /// The snapshot that is tried, and everybody who has offered it since.
+    tried: Option<(Which, BTreeSet<PeerId>)>,
+    /// Who has offered a snapshot that was gone later.
+    fickle: BTreeSet<PeerId>,
     /// When the last peer came.
     changed_us: u64,
 }
@@ -91,6 +103,8 @@ impl Peers {
             connected: BTreeMap::new(),
             useless: BTreeSet::new(),
             discarded: BTreeSet::new(),
+            tried: None,
+            fickle: BTreeSet::new(),
             changed_us: clock::monotonic_us(),
         }
     }
@@ -155,6 +169,12 @@ impl Peers {
         match message {
             Message::Snapshots(mut offers) => {
                 offers.truncate(crate::primitives::message::SNAPSHOT_OFFERS_MAX);
+                if let Some((tried, offering)) = &mut self.tried
+                    && offers.iter().any(|offer| which(offer) == *tried)
+                    && offering.len() < REMEMBERED_MAX
+                {
+                    offering.insert(peer);
+                }
                 connected.offers = Some(offers);
                 Some(Happened::Offered(peer))
             }
@@ -213,7 +233,7 @@ impl Peers {
         let useful = self.connected.iter().filter(|(peer, _)| !self.useless.contains(*peer));
         let offers = useful
             .flat_map(|(peer, connected)| connected.offers.iter().flatten().map(move |offer| (*peer, offer)));
-        offers.filter(|(_, offer)| !self.discarded.contains(&offer.manifest))
+        offers.filter(|(_, offer)| !self.discarded.contains(&which(offer)))
     }
 
     /// Who offers this snapshot.
@@ -267,9 +287,38 @@ impl Peers {
     }
 
     /// A snapshot is not taken from anybody.
-    pub fn discard(&mut self, manifest: Hash) {
+    pub fn discard(&mut self, offer: &SnapshotOffer) {
         if self.discarded.len() < REMEMBERED_MAX {
-            self.discarded.insert(manifest);
+            self.discarded.insert(which(offer));
         }
+    }
+
+    /// A snapshot is tried.
+    pub fn begin(&mut self, offer: &SnapshotOffer) {
+        let offers = self.offers().filter(|(_, other)| which(other) == which(offer));
+        let offering = offers.map(|(peer, _)| peer).collect();
+        self.tried = Some((which(offer), offering));
+    }
+
+    /// The snapshot that was tried is not to be had: nothing more is asked of whoever has offered it either,
+    /// or one peer could offer another such one each time.
+    pub fn give_up(&mut self, offer: &SnapshotOffer) {
+        for peer in self.end(offer) {
+            self.set_aside(peer);
+        }
+    }
+
+    /// Nobody keeps the snapshot that was tried any more. That happens to honest peers, once.
+    pub fn is_gone(&mut self, offer: &SnapshotOffer) {
+        for peer in self.end(offer) {
+            if self.fickle.len() >= REMEMBERED_MAX || !self.fickle.insert(peer) {
+                self.set_aside(peer);
+            }
+        }
+    }
+
+    fn end(&mut self, offer: &SnapshotOffer) -> BTreeSet<PeerId> {
+        self.discard(offer);
+        self.tried.take().map(|(_, offering)| offering).unwrap_or_default()
     }
 }

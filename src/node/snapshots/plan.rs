@@ -22,12 +22,19 @@ pub struct Patience {
     pub peers_us: u64,
     /// More answers, once one has come.
     pub others_us: u64,
+    /// Leading to a header, for one peer, besides what it gets for every block it leads on.
+    pub guide_us: u64,
 }
 
 impl Patience {
     /// What the protocol says.
-    pub const NORMAL: Self =
-        Self { answer_us: 20_000_000, part_us: 60_000_000, peers_us: 15_000_000, others_us: 1_000_000 };
+    pub const NORMAL: Self = Self {
+        answer_us: 20_000_000,
+        part_us: 60_000_000,
+        peers_us: 15_000_000,
+        others_us: 1_000_000,
+        guide_us: 60_000_000,
+    };
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

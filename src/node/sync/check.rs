@@ -17,6 +17,8 @@ const WORKERS_MAX: usize = 4;
 /// A whole block with what to check it against.
 pub struct Job {
     pub height: u64,
+    /// Of which pull of that height it is.
+    pub pull: u64,
     /// Who served the last of it.
     pub peer: PeerId,
     pub block: Block,
@@ -27,6 +29,7 @@ pub struct Job {
 /// What came of a [`Job`].
 pub struct Checked {
     pub height: u64,
+    pub pull: u64,
     pub peer: PeerId,
     pub result: Result<Verified<(Block, Qc)>, Fault>,
 }
@@ -95,11 +98,25 @@ impl Worker {
         loop {
             // One thread waits for a job, the others for their turn to wait.
             let job = self.jobs.lock().recv();
-            let Ok(Job { height, peer, block, qc, context }) = job else { return };
-            let result = verify_decided(block, qc, &context, &verify_batch);
-            if self.answers.send(Checked { height, peer, result }).is_err() {
+            let Ok(job) = job else { return };
+            if !self.work(job) {
                 return;
             }
+        }
+    }
+
+    /// Checks a block; whether anybody wants to know.
+    fn work(&self, job: Job) -> bool {
+        let Job { height, pull, peer, block, qc, context } = job;
+        let result = verify_decided(block, qc, &context, &verify_batch);
+        self.answers.send(Checked { height, pull, peer, result }).is_ok()
+    }
+
+    /// Does what waits, and no more.
+    #[cfg(test)]
+    pub(super) fn run_waiting(&self) {
+        while let Ok(job) = self.jobs.lock().try_recv() {
+            self.work(job);
         }
     }
 }

@@ -16,39 +16,41 @@ mod peers;
 mod progress;
 pub mod route;
 
+mod way;
 mod window;
 
 use crate::consensus::input::Input;
 use crate::consensus::trust::Route;
 use crate::consensus::verify::{EraContext, verify_outline};
-use crate::network::Network;
 use crate::network::bans::offence::{Charge, Offence};
-use crate::network::router::Recipients;
 use crate::node::charges;
 use crate::node::clock;
 use crate::node::hub::Hub;
 use crate::node::lanes::{Lane, Lanes};
+use crate::node::snapshots::server::Send;
 use crate::node::verify::{Arrival, OnFault};
 use crate::pool::Pool;
 use crate::primitives::block::{Header, Outline};
 use crate::primitives::certificate::Qc;
 use crate::primitives::clean::CleanText;
-use crate::primitives::hash::{BlockId, Hash};
+use crate::primitives::hash::Hash;
 use crate::primitives::keys::verify_batch;
 use crate::primitives::message::{Message, PeerId};
 use crate::primitives::transaction::Transaction;
+use crate::primitives::trusted::TrustedHeader;
 use crate::telemetry::event::{AlertLevel, EventKind};
 use arc_swap::ArcSwap;
 use check::{Checked, Checkers, Job};
 use peers::Sources;
 use progress::Progress;
 use route::RoutePull;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
-use window::{Ask, Lack, Partial, Stage, Window};
+use way::Way;
+use window::{Ask, Brought, Lack, Partial, Stage, Window};
 
 pub use check::Worker;
 
@@ -59,6 +61,8 @@ pub const EVENTS_WAITING_MAX: usize = 64;
 const ANSWER_US: u64 = 4_000_000;
 /// How long a wish of the machine counts, in microseconds: it is repeated every second.
 const GOAL_US: u64 = 5_000_000;
+/// How long the way to the trusted block is kept when nobody is ahead any more, in microseconds.
+const WAY_US: u64 = 60_000_000;
 /// How long the engine may take to adopt a block before it is pulled anew, in microseconds.
 const ADOPT_US: u64 = 10_000_000;
 /// Blocks handed to the engine and not adopted.
@@ -67,6 +71,8 @@ const HANDED_MAX: usize = 4;
 const LAG_MAX: u64 = 16;
 /// How often progress is told, in microseconds.
 const REPORT_US: u64 = 1_000_000;
+/// How often it is told that nobody keeps the blocks this node needs, in microseconds.
+const NOT_KEPT_US: u64 = 600_000_000;
 /// Behind by fewer blocks is no catch-up worth telling.
 const TOLD_FROM: u64 = 2;
 /// Pause between two looks at the clock and at the checkers while there is something to do.
@@ -93,7 +99,8 @@ pub enum SyncEvent {
 
 /// What a catch-up works with.
 pub struct Syncer {
-    pub network: Arc<Network>,
+    /// Where requests go.
+    pub send: Send,
     pub pool: Arc<Pool>,
     pub era: Arc<ArcSwap<EraContext>>,
     pub engine: Arc<Lanes<Arrival>>,
@@ -109,6 +116,11 @@ struct Known {
     root: Hash,
 }
 
+/// The block before the one that is decided next.
+fn tip(era: &EraContext) -> TrustedHeader {
+    TrustedHeader { height: era.height.saturating_sub(1), id: era.previous }
+}
+
 /// A catch-up under way, on a thread of its own.
 pub struct Sync {
     with: Syncer,
@@ -120,10 +132,12 @@ pub struct Sync {
     known: BTreeMap<u64, Known>,
     progress: Progress,
     route: RoutePull,
-    /// Height of the first and ids of all blocks on the way to the trusted one.
-    way: (u64, VecDeque<BlockId>),
+    way: Way,
     wanted_us: u64,
     reported_us: u64,
+    /// How often all blocks were dropped: what was checked of an earlier pull does not count.
+    pull: u64,
+    told_not_kept_us: Option<u64>,
 }
 
 impl Sync {
@@ -140,9 +154,11 @@ impl Sync {
             known: BTreeMap::new(),
             progress: Progress::default(),
             route: RoutePull::default(),
-            way: (0, VecDeque::new()),
+            way: Way::default(),
             wanted_us: 0,
             reported_us: 0,
+            pull: 0,
+            told_not_kept_us: None,
         };
         (sync, workers)
     }
@@ -150,7 +166,8 @@ impl Sync {
     /// Works until nobody can want anything any more.
     pub fn run(mut self) {
         loop {
-            let idle = self.window.0.is_empty() && !self.checkers.is_busy() && !self.progress.is_running();
+            let pulling = !self.window.0.is_empty() || self.progress.is_running() || self.checkers.is_busy();
+            let idle = !pulling && !self.route.is_under_way() && self.way.is_empty();
             let event = match idle {
                 true => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 false => self.events.recv_timeout(TICK),
@@ -183,41 +200,47 @@ impl Sync {
             }
             SyncEvent::Outline { peer, outline, qc } => self.on_outline(peer, outline, qc),
             SyncEvent::Bodies { peer, height, from, transactions } => {
-                self.on_bodies(peer, height, from, transactions);
+                self.on_bodies(peer, height, from, transactions, now_us);
             }
             SyncEvent::NotKept { peer, height, oldest } => {
-                self.sources.keeps_from(&peer, oldest.max(height.saturating_add(1)));
-                if self.take_ask(height, &peer)
+                if self.take_ask(height, &peer, |_| true)
+                    && self.sources.not_kept(&peer, height, oldest, now_us)
                     && let Some(slot) = self.window.0.get_mut(&height)
                 {
                     slot.failed = Some(peer);
                 }
             }
-            SyncEvent::Route { peer, route } => self.route.want(&self.with.network, peer, route),
-            SyncEvent::Headers { peer, headers } => self.on_headers(peer, &headers),
+            SyncEvent::Route { peer, route } => self.route.want(&self.with.send, peer, route, now_us),
+            SyncEvent::Headers { peer, headers } => self.on_headers(peer, &headers, now_us),
             SyncEvent::Gone(peer) => {
-                self.route.gone(peer);
+                self.route.gone(peer, now_us);
                 self.sources.remove(&peer);
                 self.window.release(&peer);
             }
         }
     }
 
-    fn on_headers(&mut self, peer: PeerId, headers: &[Header]) {
-        let answer = self.route.take(&self.with.network, &self.with.on_fault, peer, headers);
+    fn on_headers(&mut self, peer: PeerId, headers: &[Header], now_us: u64) {
+        let answer = self.route.take(&self.with.send, &self.with.on_fault, peer, headers, now_us);
         let Some(input) = answer else { return };
         if let Input::Route { route: Ok(route), .. } = &input {
-            let first = self.with.era.load().height;
-            self.way = (first, route.clone().into_ids().unwrap_or_default());
-            self.reset();
+            // The chain may have gone on while the headers came.
+            let (from, _) = route.ends();
+            let ids = route.clone().into_ids().unwrap_or_default();
+            self.way = Way::new(from, ids, tip(&self.with.era.load()));
+            if !self.way.is_empty() {
+                self.wanted_us = now_us;
+                self.reset();
+            }
         }
         self.push(input);
     }
 
-    /// Whether `peer` was asked for a part of this block; it is not any more.
-    fn take_ask(&mut self, height: u64, peer: &PeerId) -> bool {
+    /// Whether `peer` was asked for this part of this block; it is not any more.
+    fn take_ask(&mut self, height: u64, peer: &PeerId, is_part: impl Fn(Lack) -> bool) -> bool {
         let slot = self.window.0.get_mut(&height);
-        let asked = slot.and_then(|slot| slot.ask.take_if(|ask| ask.peer == *peer)).is_some();
+        let asked =
+            slot.and_then(|slot| slot.ask.take_if(|ask| ask.peer == *peer && is_part(ask.lack))).is_some();
         if asked {
             self.sources.answered(peer);
         }
@@ -226,7 +249,7 @@ impl Sync {
 
     fn on_outline(&mut self, peer: PeerId, outline: Outline, qc: Qc) {
         let height = outline.header.height;
-        if !self.take_ask(height, &peer) {
+        if !self.take_ask(height, &peer, |lack| lack == Lack::Outline) {
             return;
         }
         if let Some(slot) = self.window.0.get_mut(&height)
@@ -238,17 +261,30 @@ impl Sync {
         }
     }
 
-    fn on_bodies(&mut self, peer: PeerId, height: u64, from: u32, transactions: Vec<Transaction>) {
-        if !self.take_ask(height, &peer) {
+    fn on_bodies(
+        &mut self,
+        peer: PeerId,
+        height: u64,
+        from: u32,
+        transactions: Vec<Transaction>,
+        now_us: u64,
+    ) {
+        // Bodies from elsewhere on are no answer: whoever sends them has its time to send the right ones.
+        if !self.take_ask(height, &peer, |lack| lack == Lack::Bodies(from)) {
             return;
         }
         let Some(slot) = self.window.0.get_mut(&height) else { return };
         let Stage::Certified(partial) = &mut slot.stage else { return };
         match partial.take(from, transactions) {
-            Ok(()) => {
+            Ok(brought) => {
                 partial.peer = peer;
-                if partial.missing().is_none() {
-                    self.sources.served(&peer);
+                match brought {
+                    Brought::Whole => self.sources.served(&peer),
+                    Brought::Page => {}
+                    Brought::Little => {
+                        slot.failed = Some(peer);
+                        self.sources.dawdled(&peer, now_us);
+                    }
                 }
             }
             Err(fault) => {
@@ -262,7 +298,10 @@ impl Sync {
     }
 
     fn on_checked(&mut self, checked: Checked) {
-        let Checked { height, peer, result } = checked;
+        let Checked { height, pull, peer, result } = checked;
+        if pull != self.pull {
+            return;
+        }
         let Some(slot) = self.window.0.get_mut(&height) else { return };
         if !matches!(slot.stage, Stage::Checking) {
             return;
@@ -315,14 +354,20 @@ impl Sync {
         }
         self.window.0.clear();
         self.known.clear();
+        self.pull += 1;
     }
 
     /// Everything that can be done now.
     fn advance(&mut self, now_us: u64) {
         let next = self.follow_engine(now_us);
         self.sources.expire(now_us);
-        let target = self.sources.target(now_us);
+        self.route.expire(now_us);
+        if now_us.saturating_sub(self.wanted_us) > WAY_US {
+            self.way = Way::default();
+        }
+        let target = self.sources.target(next, now_us);
         if now_us.saturating_sub(self.wanted_us) > GOAL_US || target < next {
+            self.tell_not_kept(next, now_us);
             self.reset();
             self.progress.end();
             self.with.hub.sync.store(None);
@@ -338,6 +383,21 @@ impl Sync {
         self.check();
         self.hand(next, now_us);
         self.report(now_us, target);
+    }
+
+    /// Says so when those who are ahead do not keep what this node needs.
+    fn tell_not_kept(&mut self, next: u64, now_us: u64) {
+        let Some(oldest) = self.sources.oldest_kept(next, now_us) else { return };
+        if self.told_not_kept_us.is_some_and(|told_us| now_us.saturating_sub(told_us) < NOT_KEPT_US) {
+            return;
+        }
+        self.told_not_kept_us = Some(now_us);
+        let text = format!(
+            "this node needs block {next}, and of the peers that are ahead none keeps a block before {oldest}: connect to              one that keeps more, or begin with a snapshot in a new data directory"
+        );
+        tracing::warn!(event = "sync-not-kept", next, oldest, "{text}");
+        let kind = EventKind::Alert { level: AlertLevel::Warning, text: CleanText::new(&text) };
+        self.with.hub.publish(clock::wall_ms(), kind);
     }
 
     /// Takes note of what the engine has adopted; the height it decides next.
@@ -362,11 +422,8 @@ impl Sync {
         }
         self.known = self.known.split_off(&next);
         let root = era.committee.root();
-        self.known.entry(next).or_insert(Known { context: era, root });
-        while self.way.0 < next && !self.way.1.is_empty() {
-            self.way.1.pop_front();
-            self.way.0 += 1;
-        }
+        self.known.entry(next).or_insert_with(|| Known { context: Arc::clone(&era), root });
+        self.way.follow(tip(&era));
         next
     }
 
@@ -378,13 +435,14 @@ impl Sync {
         for (height, slot) in &mut self.window.0 {
             if let Some(ask) = slot.ask.take_if(|ask| now_us.saturating_sub(ask.since_us) > ANSWER_US) {
                 slot.failed = Some(ask.peer);
-                late.push((*height, ask.peer));
+                self.sources.answered(&ask.peer);
+                late.push((*height, ask));
             }
             refused |=
                 matches!(slot.stage, Stage::Handed { at_us } if now_us.saturating_sub(at_us) > ADOPT_US);
         }
-        for (height, peer) in late {
-            if self.sources.stalled(&peer, now_us) {
+        for (height, Ask { peer, since_us, .. }) in late {
+            if self.sources.stalled(&peer, since_us, now_us) {
                 let text = format!(
                     "peer {} did not send block {height} within {} s: others are asked",
                     peer.0.short(),
@@ -408,12 +466,7 @@ impl Sync {
             let Some(slot) = self.window.0.get_mut(&height) else { return };
             if let Stage::Outlined { peer, outline, qc } = &slot.stage {
                 let peer = *peer;
-                let beside = self.way.1.front().is_some()
-                    && height
-                        .checked_sub(self.way.0)
-                        .and_then(|place| self.way.1.get(usize::try_from(place).ok()?))
-                        .is_some_and(|id| *id != outline.header.id());
-                let judged = match beside {
+                let judged = match self.way.is_beside(height, outline.header.id()) {
                     true => {
                         let what = "a block beside the way to the trusted one";
                         Err(Charge::new(Offence::Disagreement, "block", what).height(height))
@@ -432,6 +485,9 @@ impl Sync {
                 };
                 let header = Arc::new(outline.header.clone());
                 let partial = Partial::new(*outline, qc, peer, |txid| self.with.pool.body(txid));
+                if partial.missing().is_none() {
+                    self.sources.served(&peer);
+                }
                 slot.stage = Stage::Certified(Box::new(partial));
                 // Otherwise the committee changes: the engine will say to whom.
                 if let Some(context) = known.context.successor(header, known.root) {
@@ -455,9 +511,9 @@ impl Sync {
                 Lack::Outline => Message::GetBlock { height },
                 Lack::Bodies(from) => Message::GetBlockBodies { height, from },
             };
-            slot.ask = Some(Ask { peer, since_us: now_us });
+            slot.ask = Some(Ask { peer, lack, since_us: now_us });
             self.sources.asked(&peer);
-            self.with.network.send(Recipients::Peer(peer), &request);
+            (self.with.send)(peer, &request);
         }
     }
 
@@ -475,7 +531,7 @@ impl Sync {
             let peer = partial.peer;
             let (block, qc) = partial.into_block();
             let context = Arc::clone(&known.context);
-            self.checkers.submit(Job { height: *height, peer, block, qc, context });
+            self.checkers.submit(Job { height: *height, pull: self.pull, peer, block, qc, context });
         }
     }
 
@@ -522,3 +578,6 @@ impl Sync {
         self.with.hub.sync.store(info.map(Arc::new));
     }
 }
+
+#[cfg(test)]
+mod tests;

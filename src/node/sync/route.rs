@@ -3,25 +3,34 @@
 //! Also compares the trusted block with what the database has, at the start.
 //!
 //! Every header is fixed by the hash in the one above it, so no peer is believed and what one sent is good
-//! for the next; a peer that sends something else is cut off, one that sends nothing loses the pull.
+//! for the next; a peer that sends something else is cut off, one that sends nothing loses the pull, and
+//! others go before it for a while, however often it says that it is ahead. Time is an argument.
 
 use crate::consensus::input::Input;
 use crate::consensus::trust::{Route, RouteFault};
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
-use crate::network::Network;
 use crate::network::bans::offence::{Charge, Offence};
-use crate::network::router::Recipients;
+use crate::node::snapshots::server::Send;
 use crate::node::verify::OnFault;
 use crate::primitives::block::Header;
 use crate::primitives::hash::BlockId;
 use crate::primitives::message::{Message, PeerId};
 use crate::primitives::trusted::TrustedHeader;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-/// How long a peer may take for an answer before another one gets the pull.
-const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How long a peer may take for an answer before another one gets the pull, in microseconds.
+const ANSWER_US: u64 = 2_000_000;
+/// How long others go before who did not answer when the pull is to be had, in microseconds: everybody says
+/// once a second that it is ahead.
+const OTHERS_US: u64 = 2_000_000;
+/// For how long others go before it, in microseconds.
+const LATE_US: u64 = 600_000_000;
+/// Peers remembered for that; more are not connected.
+const LATE_MAX: usize = 4096;
+/// How long a pull is kept that the machine does not wish for any more, in microseconds.
+const KEPT_US: u64 = 60_000_000;
 
 /// Why a node does not start with its trusted block.
 #[derive(Debug, thiserror::Error)]
@@ -65,79 +74,120 @@ pub fn false_headers(headers: &[Header], fault: &RouteFault) -> Charge {
 
 /// The pull, if one is under way. Bounded by the length of a [`Route`].
 #[derive(Debug, Default)]
-pub struct RoutePull(Option<Active>);
+pub struct RoutePull {
+    active: Option<Active>,
+    /// Since when nobody has been pulled from.
+    free_us: u64,
+    wanted_us: u64,
+    /// Who did not bring what it was asked for, and until when that counts.
+    late: BTreeMap<PeerId, u64>,
+}
 
 #[derive(Debug)]
 struct Active {
-    /// `None` when the peer has gone: the next wish takes it over.
+    /// `None` when the peer has gone or does not answer: the next wish takes it over.
     peer: Option<PeerId>,
-    asked: Instant,
+    asked_us: u64,
     route: Route,
 }
 
 impl RoutePull {
-    /// The machine wants this route and says that `peer` is ahead.
-    pub fn want(&mut self, network: &Network, peer: PeerId, wanted: Route) {
-        let route = match self.0.take() {
-            Some(active) if active.route.is_same(&wanted) => {
-                if active.peer.is_some() && active.asked.elapsed() < ANSWER_MAX {
-                    self.0 = Some(active);
-                    return;
-                }
-                active.route
-            }
-            _ => wanted,
-        };
-        self.ask(network, peer, route);
+    /// Whether a pull is under way.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        self.active.is_some()
     }
 
-    fn ask(&mut self, network: &Network, peer: PeerId, route: Route) {
-        if let Some((last, count)) = route.wanted() {
-            network.send(Recipients::Peer(peer), &Message::GetHeaders { last, count });
-            self.0 = Some(Active { peer: Some(peer), asked: Instant::now(), route });
+    /// The machine wants this route and says that `peer` is ahead.
+    pub fn want(&mut self, send: &Send, peer: PeerId, wanted: Route, now_us: u64) {
+        self.wanted_us = now_us;
+        if self.active.as_ref().is_none_or(|active| !active.route.is_same(&wanted)) {
+            self.active = Some(Active { peer: None, asked_us: now_us, route: wanted });
+        }
+        let Some(active) = &mut self.active else { return };
+        if let Some(asked) = active.peer {
+            if now_us.saturating_sub(active.asked_us) < ANSWER_US {
+                return;
+            }
+            active.peer = None;
+            self.set_late(asked, now_us);
+        }
+        let is_late = self.late.get(&peer).is_some_and(|until_us| *until_us > now_us);
+        if is_late && now_us.saturating_sub(self.free_us) < OTHERS_US {
+            return;
+        }
+        self.ask(send, peer, now_us);
+    }
+
+    fn ask(&mut self, send: &Send, peer: PeerId, now_us: u64) {
+        let Some(active) = &mut self.active else { return };
+        if let Some((last, count)) = active.route.wanted() {
+            send(peer, &Message::GetHeaders { last, count });
+            (active.peer, active.asked_us) = (Some(peer), now_us);
+        }
+    }
+
+    /// The peer that was pulled from lets others go first.
+    fn set_late(&mut self, peer: PeerId, now_us: u64) {
+        self.free_us = now_us;
+        self.late.retain(|_, until_us| *until_us > now_us);
+        if self.late.len() < LATE_MAX {
+            self.late.insert(peer, now_us.saturating_add(LATE_US));
         }
     }
 
     /// Takes an answer; what the machine has to know of it.
     pub fn take(
         &mut self,
-        network: &Network,
+        send: &Send,
         on_fault: &OnFault,
         peer: PeerId,
         headers: &[Header],
+        now_us: u64,
     ) -> Option<Input> {
-        let mut active = self.0.take_if(|active| active.peer == Some(peer))?;
+        let active = self.active.as_mut().filter(|active| active.peer == Some(peer))?;
         if headers.is_empty() {
             // It does not have them (any more): somebody else may.
             active.peer = None;
-            self.0 = Some(active);
+            self.set_late(peer, now_us);
             return None;
         }
-        match active.route.take(headers) {
+        let taken = active.route.take(headers);
+        let fault = match taken {
             Ok(()) if active.route.wanted().is_none() => {
-                Some(Input::Route { from: peer, route: Ok(active.route) })
+                let route = self.active.take()?.route;
+                return Some(Input::Route { from: peer, route: Ok(route) });
             }
             Ok(()) => {
-                self.ask(network, peer, active.route);
-                None
+                self.late.remove(&peer);
+                self.ask(send, peer, now_us);
+                return None;
             }
-            Err(fault @ RouteFault::Invalid) => {
-                on_fault(peer, &false_headers(headers, &fault));
-                active.peer = None;
-                self.0 = Some(active);
-                None
-            }
-            Err(fault) => {
-                tracing::warn!(event = "trusted-block", peer = %peer.0.short(), %fault, "no way to the trusted block");
-                Some(Input::Route { from: peer, route: Err(fault) })
-            }
+            Err(fault) => fault,
+        };
+        active.peer = None;
+        self.set_late(peer, now_us);
+        if fault == RouteFault::Invalid {
+            on_fault(peer, &false_headers(headers, &fault));
+            return None;
         }
+        self.active = None;
+        tracing::warn!(event = "trusted-block", peer = %peer.0.short(), %fault, "no way to the trusted block");
+        Some(Input::Route { from: peer, route: Err(fault) })
     }
 
     /// A connection ended.
-    pub fn gone(&mut self, peer: PeerId) {
-        if let Some(active) = self.0.as_mut().filter(|active| active.peer == Some(peer)) {
+    pub fn gone(&mut self, peer: PeerId, now_us: u64) {
+        if let Some(active) = self.active.as_mut().filter(|active| active.peer == Some(peer)) {
             active.peer = None;
+            self.free_us = now_us;
+        }
+    }
+
+    /// Drops a pull that has not been wished for in a minute: the machine needs no way any more.
+    pub fn expire(&mut self, now_us: u64) {
+        if now_us.saturating_sub(self.wanted_us) > KEPT_US {
+            self.active = None;
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The blocks being caught up with: for each height how far it is, from the outline to the hand-over.
 //!
 //! Invariant: bodies are held of blocks only that have a quorum's certificate, and in order: a block is
-//! certified after the one before it. Bounded by [`BLOCKS_MAX`] and [`BYTES_MAX`].
+//! certified after the one before it. Bounded by [`BLOCKS_MAX`] and [`BYTES_MAX`]. An answer counts only for
+//! what was asked, so whoever answers brings its block further.
 
 use crate::consensus::input::Verified;
+use crate::node::blocks::PAGE_BYTES;
 use crate::primitives::block::{Block, Outline};
 use crate::primitives::certificate::Qc;
 use crate::primitives::message::PeerId;
@@ -14,11 +16,15 @@ use std::collections::BTreeMap;
 pub const BLOCKS_MAX: u64 = 64;
 /// Most bytes of blocks held, by what their outlines say; the next block is always pulled.
 pub const BYTES_MAX: u64 = 48 << 20;
+/// Bytes of bodies in an answer that does not end its block, at least, from whoever does not dawdle: a
+/// server sends a page less the transaction that did not fit any more.
+const PART_BYTES_MIN: u64 = PAGE_BYTES / 4;
 
 /// A request under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask {
     pub peer: PeerId,
+    pub lack: Lack,
     pub since_us: u64,
 }
 
@@ -73,6 +79,17 @@ pub enum Lack {
     Bodies(u32),
 }
 
+/// How far an answer brought a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Brought {
+    /// To its end.
+    Whole,
+    /// By about as much as an answer may hold.
+    Page,
+    /// By less: many such answers take longer than the block is worth.
+    Little,
+}
+
 /// A certified block with the bodies that are here.
 pub struct Partial {
     pub outline: Outline,
@@ -111,14 +128,15 @@ impl Partial {
         (self.filled < self.bodies.len()).then(|| u32::try_from(self.filled).unwrap_or(u32::MAX))
     }
 
-    /// Puts bodies in their places.
+    /// Puts bodies in their places, `from` being the first that is missing.
     ///
     /// # Errors
     /// What is wrong with them: no honest peer sends that.
-    pub fn take(&mut self, from: u32, transactions: Vec<Transaction>) -> Result<(), &'static str> {
+    pub fn take(&mut self, from: u32, transactions: Vec<Transaction>) -> Result<Brought, &'static str> {
         if transactions.is_empty() {
             return Err("no bodies of a block where some are missing");
         }
+        let (mut bytes, count) = (0u64, transactions.len());
         let places = self.outline.txids.iter().zip(self.bodies.iter_mut()).skip(from as usize);
         let mut left = transactions.into_iter();
         for ((txid, place), transaction) in places.zip(left.by_ref()) {
@@ -126,13 +144,19 @@ impl Partial {
             if sealed.id() != *txid {
                 return Err("a transaction that is not the one of the block");
             }
+            bytes = bytes.saturating_add(sealed.size());
             *place = Some(sealed);
         }
         self.skip();
-        match left.next() {
-            None => Ok(()),
-            Some(_) => Err("more bodies than the block has"),
+        if left.next().is_some() {
+            return Err("more bodies than the block has");
         }
+        let to_the_end = (from as usize).saturating_add(count) == self.bodies.len();
+        Ok(match self.missing() {
+            None => Brought::Whole,
+            Some(_) if to_the_end || bytes >= PART_BYTES_MIN => Brought::Page,
+            Some(_) => Brought::Little,
+        })
     }
 
     /// The whole block; bodies that are missing are left out, so nobody calls it before all are there.

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::mpsc;
 
-pub(super) type Chain = Vec<(Block, Qc)>;
+pub(in crate::node) type Chain = Vec<(Block, Qc)>;
 
 /// Blocks of these transactions signed by the founders, the first at `first_ms`, each a second after the
 /// one before.
-pub(super) fn chain(genesis: &Genesis, first_ms: u64, blocks: Vec<Vec<Transaction>>) -> Chain {
+pub(in crate::node) fn chain(genesis: &Genesis, first_ms: u64, blocks: Vec<Vec<Transaction>>) -> Chain {
     let ledger = Arc::new(Ledger::in_memory(genesis));
     let mut host = ChainHost::new(ledger, Arc::new(Pool::new(PoolLimits::default())));
     let mut made = Vec::new();
@@ -50,11 +50,8 @@ pub(super) fn chain(genesis: &Genesis, first_ms: u64, blocks: Vec<Vec<Transactio
     made
 }
 
-/// Bodies in one answer: few, so that a block takes several.
-const BODIES_MAX: usize = 2;
-
 /// Answers as a node that has this chain would.
-pub(super) fn answer(chain: &Chain, request: &Message) -> Option<Message> {
+pub(in crate::node) fn answer(chain: &Chain, request: &Message) -> Option<Message> {
     let at = |height: u64| chain.get(usize::try_from(height).ok()?.checked_sub(1)?);
     match request {
         Message::Status(_) => {
@@ -78,7 +75,7 @@ pub(super) fn answer(chain: &Chain, request: &Message) -> Option<Message> {
             Some(Message::Headers((first..=*last).filter_map(|h| Some(at(h)?.0.header.clone())).collect()))
         }
         Message::GetBlockBodies { height, from } => {
-            let bodies = at(*height)?.0.transactions.iter().skip(*from as usize).take(BODIES_MAX);
+            let bodies = at(*height)?.0.transactions.iter().skip(*from as usize);
             let transactions = bodies.map(|transaction| transaction.body().clone()).collect();
             Some(Message::BlockBodies { height: *height, from: *from, transactions })
         }

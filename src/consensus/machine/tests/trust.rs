@@ -1,8 +1,10 @@
 //! Whose blocks a node adopts that was away for longer than the trust period.
 
 use super::*;
+use crate::consensus::machine::trust::MAKING_MS;
 use crate::consensus::trust::{Distrust, Route, RouteFault};
 use crate::primitives::block::Header;
+use crate::primitives::message::{Proposal, proposal_digest};
 
 /// Twenty-one minutes: the trust period of a devnet and one more.
 const LATER_US: u64 = 21 * 60 * 1_000_000;
@@ -268,9 +270,9 @@ fn headers_that_do_not_follow_from_the_trusted_one_are_no_route() {
     let route = || Route::new(tip, trusted(&right[4]), 0).unwrap();
     assert_eq!(route().wanted(), Some((5, 5)));
     let mut whole = route();
-    whole.take(&headers[3..]).unwrap();
-    assert_eq!(whole.wanted(), Some((3, 3)));
-    whole.take(&headers[..3]).unwrap();
+    assert_eq!(whole.take(&headers[3..]), Err(RouteFault::Invalid), "all that was asked for or none");
+    whole.take(&headers).unwrap();
+    assert_eq!(whole.wanted(), None);
     assert_eq!(whole.into_ids().unwrap(), headers.iter().map(Header::id).collect::<Vec<_>>());
     assert_eq!(route().into_ids(), None);
     let mut changed = headers.clone();
@@ -283,4 +285,83 @@ fn headers_that_do_not_follow_from_the_trusted_one_are_no_route() {
     let mut forks = Route::new(elsewhere, trusted(&right[4]), 0).unwrap();
     assert_eq!(forks.take(&headers), Err(RouteFault::Forks { found: tip.id }));
     assert_eq!(Route::new(trusted(&right[4]), trusted(&right[4]), 0), None);
+}
+
+impl Node {
+    /// The three others precommit this block, before the eyes of this node.
+    fn precommitted(&mut self, block: &Decided) {
+        for voter in 1..MEMBERS {
+            self.receive(voter, self.vote_of(voter, 0, Step::Precommit, Some(header(block).id())));
+        }
+    }
+
+    /// The proposer of a round proposes it, before the eyes of this node.
+    fn proposed_to(&mut self, block: &Decided) {
+        let (era_tag, id) = (self.machine.context.era_tag, header(block).id());
+        let proposer = |round| self.machine.context.committee.proposer(1, round);
+        let node = |round| (1..MEMBERS).find(|node| Some(self.index_of(*node)) == proposer(round));
+        let (round, node) = (0..9).find_map(|round| Some((round, node(round)?))).unwrap();
+        let signature = vote_key(node).sign(&proposal_digest(era_tag, round, -1, id));
+        let outline = block.get().0.outline();
+        let proposal = Proposal { era_tag, round, valid_round: -1, outline, pol: None, signature };
+        self.receive(node, Message::Proposal(proposal));
+    }
+}
+
+#[test]
+fn a_block_that_is_made_now_is_no_proof_of_a_chain_that_went_on() {
+    // A network begins again after the trust period; somebody says it is far ahead and serves what the others
+    // have just proposed or precommitted, before or after that is here.
+    let seen: [fn(&mut Node, &Decided); 2] = [Node::precommitted, Node::proposed_to];
+    for (seen, first) in seen.into_iter().flat_map(|seen| [(seen, true), (seen, false)]) {
+        let made = chain(1, LATER_US / MS);
+        let mut node = Node::long_away(None);
+        node.claims(3, 4);
+        if first {
+            seen(&mut node, &made[0]);
+        }
+        node.pulled(3, &made[0]);
+        if !first {
+            assert_eq!(node.why(), Some(Distrust::NoneSet), "it may be of a chain that went on");
+            seen(&mut node, &made[0]);
+        }
+        assert_eq!((node.height(), node.why()), (0, None));
+        node.now_us += 11_000_000;
+        node.step(Input::Wake);
+        assert_eq!(node.why(), None);
+        node.claims(1, 2);
+        node.pulled(1, &made[0]);
+        assert_eq!(node.height(), 1);
+    }
+}
+
+#[test]
+fn old_votes_that_are_sent_again_do_not_take_the_proof_away() {
+    // Younger than the trust period, but nobody needs so long to make a block.
+    for time_ms in [1000, LATER_US / MS - MAKING_MS - 1000] {
+        let old = chain(1, time_ms);
+        let mut node = Node::long_away(None);
+        node.claims(1, 4);
+        node.precommitted(&old[0]);
+        node.pulled(1, &old[0]);
+        assert_eq!((node.height(), node.why()), (0, Some(Distrust::NoneSet)));
+        node.now_us += 11_000_000;
+        node.step(Input::Wake);
+        node.pulled(1, &old[0]);
+        assert_eq!(node.height(), 0);
+    }
+}
+
+#[test]
+fn saying_often_that_it_is_ahead_gets_nobody_pulled_from_more_often() {
+    let mut node = Node::new(0);
+    assert!(pulls(&node.claims(1, 4)));
+    let Message::Status(mut status) = node.status() else { panic!("a status") };
+    status.height = 5;
+    let mut count = 0;
+    for _ in 0..100 {
+        node.now_us += 10 * MS;
+        count += usize::from(pulls(&node.receive(1, Message::Status(status.clone()))));
+    }
+    assert_eq!(count, 4, "in a second");
 }
