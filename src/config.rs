@@ -5,6 +5,7 @@
 //! values outside their range are refused with file, line and remedy (see [`reading`]). Nothing here
 //! touches the network or starts anything; command line overrides are applied by the binary.
 
+pub mod names;
 pub mod reading;
 
 use crate::primitives::chain::NetworkKind;
@@ -56,7 +57,7 @@ pub struct Config {
 pub struct P2pConfig {
     /// UDP address to listen on.
     pub listen: SocketAddr,
-    /// Address told to other nodes; `None` tells them what they see.
+    /// Address told to other nodes and signed by a masternode; `None` tells them what they see.
     #[serde(with = "empty_is_none")]
     pub advertise: Option<SocketAddr>,
     /// Nodes to dial at start and whenever connections are lost.
@@ -334,25 +335,37 @@ impl Config {
     /// The database.
     #[must_use]
     pub fn database_path(&self) -> PathBuf {
-        self.data_dir.join("db")
+        self.data_dir.join(names::DATABASE)
     }
 
     /// The snapshots kept for others.
     #[must_use]
     pub fn snapshots_path(&self) -> PathBuf {
-        self.data_dir.join("snapshots")
+        self.data_dir.join(names::SNAPSHOTS)
+    }
+
+    /// The addresses of other nodes.
+    #[must_use]
+    pub fn peers_path(&self) -> PathBuf {
+        self.data_dir.join(names::PEERS)
+    }
+
+    /// The peers that are not let in.
+    #[must_use]
+    pub fn bans_path(&self) -> PathBuf {
+        self.data_dir.join(names::BANS)
     }
 
     /// The vote journal.
     #[must_use]
     pub fn journal_path(&self) -> PathBuf {
-        self.data_dir.join("journal")
+        self.data_dir.join(names::JOURNAL)
     }
 
     /// The log files.
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
-        self.data_dir.join("logs")
+        self.data_dir.join(names::LOGS)
     }
 
     /// The control socket.
@@ -364,14 +377,14 @@ impl Config {
     /// The file whose lock says that a node uses the directory.
     #[must_use]
     pub fn lock_path(&self) -> PathBuf {
-        self.data_dir.join("LOCK")
+        self.data_dir.join(names::LOCK)
     }
 }
 
 /// The control socket of the node in `data_dir`.
 #[must_use]
 pub fn control_socket_in(data_dir: &Path) -> PathBuf {
-    data_dir.join("control.sock")
+    data_dir.join(names::CONTROL_SOCKET)
 }
 
 /// Where a node of `network` stores everything unless told otherwise:

@@ -31,7 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pool", &["primitives", "telemetry"]),
     ("consensus", &["primitives", "light"]),
     ("wallet", &["primitives"]),
-    ("network", &["primitives", "config"]),
+    ("network", &["primitives", "durable", "config"]),
     ("rpc", &["primitives", "light", "config", "telemetry"]),
     (
         "node",

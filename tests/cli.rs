@@ -54,7 +54,7 @@ fn mode(file: &Path) -> u32 {
 #[test]
 fn every_command_explains_itself() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 20] = [
+    let commands: [&[&str]; 23] = [
         &[],
         &["run"],
         &["devnet"],
@@ -67,6 +67,9 @@ fn every_command_explains_itself() {
         &["proof", "verify"],
         &["status"],
         &["stop"],
+        &["ban"],
+        &["unban"],
+        &["listbanned"],
         &["doctor"],
         &["backup"],
         &["restore"],
@@ -110,6 +113,10 @@ fn wrong_usage_is_status_2_and_a_slip_gets_a_suggestion() {
         &["proof", "verify", "x.proof"],
         &["proof", "verify", "x.proof", "--trusted", "7"],
         &["status", "--plain", "--json"],
+        &["ban"],
+        &["ban", "203.0.113.5", "--for", "soon"],
+        &["ban", "203.0.113.5", "--for", "0s"],
+        &["unban"],
         &["completions", "csh"],
     ] {
         let (out, err) = expect(&masternode(wrong, home.path()), 2);

@@ -2,6 +2,7 @@
 //!
 //! Names are relied on by scripts: they change only with a deprecation.
 
+use crate::commands::bans;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use masternode::config::ColorChoice;
@@ -14,6 +15,7 @@ use masternode::primitives::trusted::TrustedHeader;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong usage, 78 refused because of \
                            configuration, data or keys (file and remedy are on the standard error).";
@@ -49,6 +51,12 @@ pub enum Command {
     Status(StatusArgs),
     /// Stop a running node in order
     Stop(StopArgs),
+    /// Keep a peer or addresses out of a running node
+    Ban(BanArgs),
+    /// Let a peer or addresses in again, forgetting scores and back-offs
+    Unban(UnbanArgs),
+    /// Show who is kept out of a running node, until when and why
+    Listbanned(ListBannedArgs),
     /// Look for faults of a node and its machine, changing nothing
     Doctor(DoctorArgs),
     /// Copy the chain of a node, running or not, into a folder that is verified
@@ -282,6 +290,44 @@ pub struct StopArgs {
     /// Seconds to wait until the node is gone
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub wait: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = BAN_HELP)]
+pub struct BanArgs {
+    /// Network key of the peer (the first 8 digits do if it is connected), or an address, alone or with a prefix
+    #[arg(value_name = "PEER|IP[/PREFIX]")]
+    pub whom: String,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// How long: 90s, 30m, 12h or 7d
+    #[arg(long = "for", value_name = "DURATION", default_value = "24h", value_parser = bans::duration)]
+    pub length: Duration,
+    /// Why; shown to the peer and in the list
+    #[arg(long, value_name = "TEXT", default_value = "by order of the operator")]
+    pub reason: String,
+}
+
+const BAN_HELP: &str = "Connections it is about end at once, also those of committee members: their votes then reach this node \
+                        only through others. A range of addresses needs at least 8 bits of IPv4, 16 of IPv6. Bans outlive \
+                        restarts.";
+
+#[derive(Clone, Debug, Args)]
+pub struct UnbanArgs {
+    /// Network key, address, address with prefix, or all
+    #[arg(value_name = "PEER|IP[/PREFIX]|all")]
+    pub whom: String,
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ListBannedArgs {
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -2,10 +2,15 @@
 //! found right.
 //!
 //! Checked: the order of the items; each block follows the one before, holds the transactions its header
-//! names and carries a certificate for itself; committees are those the headers name; registry, committee and
-//! outputs of the state are those of the last header, whose certificate is verified with all signatures. As
-//! every header names the one before, that certificate vouches for all blocks when they begin at genesis.
-//! Deliberately absent: executing the blocks and their signatures, which is what an import does.
+//! names and carries a certificate for itself; registry, committee and outputs of the state are those of the last
+//! header. An archive with a state also has the committees, and they are those the headers name; the
+//! certificate of every block that hands over to another committee, and that of the last block, are verified with
+//! all signatures. So every committee was appointed by the one before, from the one of the genesis on, and as
+//! every header names the one before, the certificates vouch for all blocks. Of an archive that begins later
+//! nobody tells who may sign its first block: [`Summary::rests_on`] is for people to compare.
+//!
+//! Deliberately absent: executing the blocks and verifying the other signatures, which is what an import does;
+//! and any protection against keys of committees that have left long ago (protocol §7).
 
 use crate::archive::frames::ArchiveReader;
 use crate::archive::{ArchiveError, BlockItem, Head, HeaderItem, Item, StateItem};
@@ -15,14 +20,19 @@ use crate::ledger::set_hash::SetHash;
 use crate::primitives::amount::Amount;
 use crate::primitives::block::{Header, last_commit_root, tx_root};
 use crate::primitives::certificate::Qc;
-use crate::primitives::committee::{Committee, Member};
+use crate::primitives::committee::{COMMITTEE_MAX, Committee, Member};
+use crate::primitives::encoding::encode;
 use crate::primitives::hash::{BlockId, Hash, era_tag};
 use crate::primitives::keys::verify_batch;
-use crate::primitives::transaction::{OutPoint, SealedTransaction, SharedTransaction, Transaction, Utxo};
+use crate::primitives::transaction::{OutPoint, SealedTransaction, SharedTransaction, Utxo};
 use crate::primitives::vote::Step;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
+
+/// Most memberships of all committees of an archive, 8 bytes each: a committee of 200 that changes ten times a day
+/// for 90 years.
+const MEMBERSHIPS_MAX: usize = 1 << 26;
 
 /// Takes the parts of an archive, each when it was checked.
 pub trait Receiver {
@@ -87,6 +97,15 @@ pub struct Summary {
     pub bytes: u64,
 }
 
+impl Summary {
+    /// The first block in it, if that is not the first of the chain: nothing in the archive tells whether it is of
+    /// the chain.
+    #[must_use]
+    pub fn rests_on(&self) -> Option<u64> {
+        (self.head.from > 1).then_some(self.head.from)
+    }
+}
+
 /// Reads and checks a whole archive.
 ///
 /// # Errors
@@ -113,7 +132,7 @@ pub fn check<R: Read>(
                 receiver.header(&item)?;
             }
             Item::Block(block) => {
-                let bodies = bodies(reader, &block)?;
+                let bodies = bodies(reader, &block, progress.genesis.params.block_bytes_max)?;
                 let bodies = progress.block(&block, bodies)?;
                 receiver.block(*block, bodies)?;
             }
@@ -126,24 +145,46 @@ pub fn check<R: Read>(
     progress.finish(reader.offset())
 }
 
-/// The transactions that follow a block.
+/// The transactions that follow a block: no more than it has ids, and no more bytes than its header says.
 fn bodies<R: Read>(
     reader: &mut ArchiveReader<R>,
     block: &BlockItem,
-) -> Result<Vec<Transaction>, ArchiveError> {
-    let count = block.outline.header.tx_count as usize;
-    let mut bodies = Vec::new();
+    bytes_max: u64,
+) -> Result<Vec<SharedTransaction>, ArchiveError> {
+    let (header, count) = (&block.outline.header, block.outline.txids.len());
+    let name = reader.name().to_owned();
+    let wrong = |what: String| {
+        let reason = format!("block {}: {what}", header.height);
+        Err(ArchiveError::Wrong { name: name.clone(), reason })
+    };
+    if header.tx_count as usize != count || header.body_bytes > bytes_max {
+        return wrong(format!(
+            "{count} ids follow, its header says {} transactions of {} bytes, and a block has at most {bytes_max}",
+            header.tx_count, header.body_bytes
+        ));
+    }
+    let (mut bodies, mut bytes) = (Vec::new(), 0u64);
     while bodies.len() < count {
-        match reader.read()? {
-            Some(Item::Bodies(more)) if !more.is_empty() => bodies.extend(more),
-            _ => {
-                let (name, height) = (reader.name().to_owned(), block.outline.header.height);
-                let reason = format!("block {height} has {count} transactions, {} follow", bodies.len());
-                return Err(ArchiveError::Wrong { name, reason });
-            }
+        let more = match reader.read()? {
+            Some(Item::Bodies(more)) if !more.is_empty() => more,
+            _ => return wrong(format!("it has {count} transactions, {} follow", bodies.len())),
+        };
+        for transaction in more {
+            let sealed = SealedTransaction::new(transaction);
+            bytes = bytes.saturating_add(sealed.size());
+            bodies.push(sealed);
+        }
+        if bytes > header.body_bytes || bodies.len() > count {
+            return wrong("more transactions follow than it has".to_owned());
         }
     }
     Ok(bodies)
+}
+
+/// A committee of the archive that has not begun yet.
+struct Appointed {
+    root: Hash,
+    members: Vec<Arc<Member>>,
 }
 
 /// What is known so far.
@@ -152,8 +193,13 @@ struct Checking {
     head: Head,
     genesis: Genesis,
     state: Option<Arc<StateItem>>,
-    /// Roots of committees by height, until their block has come.
-    committees: BTreeMap<u64, Hash>,
+    /// Committees by height, until their block has come.
+    committees: BTreeMap<u64, Appointed>,
+    /// Their members by hash, each once: most are in many of them.
+    members: BTreeMap<Hash, Arc<Member>>,
+    memberships: usize,
+    /// The committee of the last block, of an archive with a state.
+    current: Option<Committee>,
     set_hash: SetHash,
     outputs: u64,
     supply: Option<Amount>,
@@ -187,7 +233,8 @@ impl Checking {
         if genesis.chain_id() != head.chain {
             return Err(wrong("the founding document is not that of the chain"));
         }
-        if head.from == 0 || head.to.checked_add(1).is_none_or(|end| end < head.from) {
+        // Only a chain that has no block yet may have none in its archive.
+        if head.from == 0 || head.to < head.from && (head.from, head.to) != (1, 0) {
             return Err(wrong("the range of blocks makes no sense"));
         }
         receiver.begin(&head, &genesis)?;
@@ -200,6 +247,9 @@ impl Checking {
             genesis: *genesis,
             state: None,
             committees: BTreeMap::new(),
+            members: BTreeMap::new(),
+            memberships: 0,
+            current: None,
             set_hash: SetHash::new(),
             outputs: 0,
             supply: Some(Amount::ZERO),
@@ -219,6 +269,9 @@ impl Checking {
     fn state(&mut self, state: StateItem) -> Result<(), ArchiveError> {
         if !self.head.state || self.state.is_some() || self.tip.is_some() {
             return Err(self.wrong("a state is out of place"));
+        }
+        if !is_sound(&state.committee) {
+            return Err(self.wrong("the committee of the state is none that can be"));
         }
         let header = &state.header;
         let registry = Registry::from_parts(state.registry.clone());
@@ -242,7 +295,17 @@ impl Checking {
         if self.state.is_none() || self.tip.is_some() || height <= after {
             return Err(self.wrong(format!("the committee of height {height} is out of place")));
         }
-        self.committees.insert(height, Committee::new(members.to_vec()).root());
+        self.memberships = self.memberships.saturating_add(members.len());
+        if !is_sound(members) || self.memberships > MEMBERSHIPS_MAX {
+            return Err(self.wrong(format!("the committee of height {height} is none that can be")));
+        }
+        let root = Committee::new(members.to_vec()).root();
+        let known = |member: &Member| {
+            let hash = Hash(*blake3::hash(&encode(member)).as_bytes());
+            Arc::clone(self.members.entry(hash).or_insert_with(|| Arc::new(member.clone())))
+        };
+        let members = members.iter().map(known).collect();
+        self.committees.insert(height, Appointed { root, members });
         Ok(())
     }
 
@@ -280,6 +343,11 @@ impl Checking {
             return Err(wrong("its count of transactions is wrong"));
         }
         self.committee_known(header)?;
+        if let Some(committee) = &self.current
+            && header.next_committee_root != header.committee_root
+        {
+            self.certified(header, commit, committee)?;
+        }
         self.counted = Some(transactions);
         (self.last, self.last_id, self.tip) = (header.clone(), Some(id), Some(commit.clone()));
         Ok(())
@@ -302,10 +370,21 @@ impl Checking {
         Ok(())
     }
 
+    /// Whether a quorum of its committee has signed a block.
+    fn certified(&self, header: &Header, commit: &Qc, committee: &Committee) -> Result<(), ArchiveError> {
+        let wrong = |what: String| self.wrong(format!("the certificate of block {}{what}", header.height));
+        let tag = era_tag(self.head.chain, header.height, header.previous);
+        let checks = commit.checks(tag, committee).map_err(|error| wrong(format!(": {error}")))?;
+        if !verify_batch(&checks).iter().all(|good| *good) {
+            return Err(wrong(" has a signature that is not valid".to_owned()));
+        }
+        Ok(())
+    }
+
     fn block(
         &mut self,
         block: &BlockItem,
-        bodies: Vec<Transaction>,
+        bodies: Vec<SharedTransaction>,
     ) -> Result<Vec<SharedTransaction>, ArchiveError> {
         let outline = &block.outline;
         let header = &outline.header;
@@ -317,7 +396,6 @@ impl Checking {
         if !right {
             return Err(wrong("ids or the certificate in it are not those of its header"));
         }
-        let bodies: Vec<_> = bodies.into_iter().map(SealedTransaction::new).collect();
         let same = bodies.iter().map(|body| body.id()).eq(outline.txids.iter().copied());
         let bytes: u64 = bodies.iter().map(|body| body.size()).sum();
         if !same || bytes != header.body_bytes {
@@ -328,19 +406,24 @@ impl Checking {
         Ok(bodies)
     }
 
-    /// With a state, every committee that begins has to be in the archive, and no other.
+    /// With a state, every committee that begins has to be in the archive, and no other. It is the current one
+    /// from here on.
     fn committee_known(&mut self, header: &Header) -> Result<(), ArchiveError> {
         let height = header.height;
         // Of the first block in it nobody can tell.
         let begins = height == self.head.from || self.last.next_committee_root != self.last.committee_root;
-        let right = match self.committees.remove(&height) {
-            Some(given) => given == header.committee_root,
-            None => !begins,
-        };
-        if self.head.state && !right {
-            return Err(self.wrong(format!("block {height}: its committee is missing or another one")));
+        if !self.head.state {
+            return Ok(());
         }
-        Ok(())
+        match self.committees.remove(&height) {
+            Some(given) if given.root == header.committee_root => {
+                let members = given.members.iter().map(|member| Member::clone(member));
+                self.current = Some(Committee::new(members.collect()));
+                Ok(())
+            }
+            None if !begins => Ok(()),
+            _ => Err(self.wrong(format!("block {height}: its committee is missing or another one"))),
+        }
     }
 
     fn finish(mut self, bytes: u64) -> Result<Summary, ArchiveError> {
@@ -367,7 +450,7 @@ impl Checking {
         let next = self.committees.remove(&last.height.saturating_add(1));
         let begins = last.height == 0 || last.next_committee_root != last.committee_root;
         let right = match next {
-            Some(given) => given == last.next_committee_root,
+            Some(given) => given.root == last.next_committee_root,
             None => !begins,
         };
         if !right || !self.committees.is_empty() {
@@ -384,13 +467,12 @@ impl Checking {
             )));
         }
         let Some(tip) = &self.tip else { return Ok(()) };
-        let tag = era_tag(self.head.chain, last.height, last.previous);
-        let checks = tip.checks(tag, &Committee::new(state.committee.clone()));
-        let checks =
-            checks.map_err(|error| self.wrong(format!("the certificate of the last block: {error}")))?;
-        if !verify_batch(&checks).iter().all(|good| *good) {
-            return Err(self.wrong("the certificate of the last block has a signature that is not valid"));
-        }
-        Ok(())
+        self.certified(last, tip, &Committee::new(state.committee.clone()))
     }
+}
+
+/// Whether members can be a committee at all: few enough, and their weights can be added.
+fn is_sound(members: &[Member]) -> bool {
+    let total = members.iter().try_fold(0u64, |sum, member| sum.checked_add(member.weight));
+    members.len() <= COMMITTEE_MAX && total.is_some_and(|total| total <= u64::MAX / 4)
 }

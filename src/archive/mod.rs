@@ -150,7 +150,7 @@ pub enum ArchiveError {
     )]
     OtherChain { name: String, found: ChainId, expected: ChainId },
     /// The system refuses.
-    #[error("{name}: cannot {action}: {source}")]
+    #[error("{name}: cannot {action}: {source}: check free space and disk, and try again")]
     Io { name: String, action: &'static str, source: io::Error },
     /// Blocks that the node does not have.
     #[error("{reason}")]

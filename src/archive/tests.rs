@@ -4,13 +4,18 @@
 use crate::archive::check::{NobodyReceives, Receiver, Summary, check};
 use crate::archive::frames::{ArchiveReader, ArchiveWriter};
 use crate::archive::source::{Source, Wish};
-use crate::archive::{ArchiveError, BlockItem, Head, Item};
+use crate::archive::{ArchiveError, BlockItem, Head, HeaderItem, Item, StateItem};
 use crate::ledger::Ledger;
 use crate::ledger::apply::BlockWrite;
 use crate::ledger::genesis::Genesis;
 use crate::ledger::store::{Store, StoreOptions};
-use crate::ledger::tests::{extend, funds, genesis_with, sealed};
+use crate::ledger::tests::{extend, founder, funds, genesis_with, key, sealed};
+use crate::primitives::block::Header;
+use crate::primitives::certificate::Qc;
+use crate::primitives::committee::Committee;
+use crate::primitives::hash::era_tag;
 use crate::primitives::transaction::{OutPoint, SharedTransaction, Utxo};
+use crate::primitives::vote::{Step, vote_digest};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -183,6 +188,35 @@ fn parts_that_do_not_belong_together_are_refused_though_every_checksum_is_right(
     });
     refused("ends with block 3", &|items| items.truncate(good.len() - 2));
     refused("transactions, 0 follow", &|items| drop(items.pop()));
+    refused("ids follow", &|items| {
+        let at = items.len() - 2;
+        if let Item::Block(block) = &mut items[at] {
+            block.outline.header.tx_count = u32::MAX;
+        }
+    });
+    refused("and a block has at most", &|items| {
+        let at = items.len() - 2;
+        if let Item::Block(block) = &mut items[at] {
+            block.outline.header.body_bytes = u64::MAX;
+        }
+    });
+    refused("more transactions follow than it has", &|items| {
+        let bodies = items.pop().unwrap();
+        let Item::Bodies(one) = &bodies else { panic!("{bodies:?}") };
+        let transactions = std::iter::repeat_n(one[0].clone(), 3);
+        items.push(Item::Bodies(transactions.collect()));
+    });
+    refused("range of blocks", &|items| {
+        if let Item::Head(head) = &mut items[0] {
+            (head.from, head.to) = (5, 4);
+        }
+    });
+    refused("none that can be", &|items| {
+        let at = nth(&good, &|item| matches!(item, Item::Committee { .. }));
+        if let Item::Committee { members, .. } = &mut items[at] {
+            members[0].weight = u64::MAX;
+        }
+    });
     refused("are not those of its header", &|items| {
         let bodies = items.last().unwrap().clone();
         let at = nth(&good, &block);
@@ -200,6 +234,96 @@ fn parts_that_do_not_belong_together_are_refused_though_every_checksum_is_right(
             block.commit.round += 1;
         }
     });
+}
+
+/// A chain of `genesis` whose first block, signed by `first`, hands over to a committee with keys 11 to 14, which
+/// owns everything in its second block and signs that.
+fn handed_over(genesis: &Genesis, first: &[u8]) -> Vec<Item> {
+    let (founding, mut theirs) = (genesis.state(), genesis.clone());
+    theirs.masternodes = (11..=14).map(founder).collect();
+    let (state, outputs) = (theirs.state(), theirs.utxos());
+    let (committee, chain) = (&state.next_committee, genesis.chain_id());
+    let block = |height, previous, committee_root| Header {
+        height,
+        previous,
+        committee_root,
+        params_root: genesis.params.root(),
+        ..state.header.clone()
+    };
+    let signed = |header: &Header, seeds: &[u8], by: &Committee| {
+        let digest = vote_digest(
+            era_tag(chain, header.height, header.previous),
+            0,
+            Step::Precommit,
+            Some(header.id()),
+        );
+        let votes = by.indices().zip(by.members()).filter_map(|(voter, member)| {
+            let seed = *seeds.iter().find(|seed| key(**seed).public() == member.vote_key)?;
+            Some((voter, key(seed).sign(&digest)))
+        });
+        // Whoever is none of them signs in their place.
+        let mut votes: Vec<_> = votes.collect();
+        if votes.is_empty() {
+            votes = by.indices().zip(seeds).map(|(voter, seed)| (voter, key(*seed).sign(&digest))).collect();
+        }
+        Qc::new(0, Step::Precommit, header.id(), votes)
+    };
+    let one = block(1, founding.header.id(), founding.next_committee.root());
+    let two = block(2, one.id(), committee.root());
+    let commits = [signed(&one, first, &founding.next_committee), signed(&two, &[11, 12, 13, 14], committee)];
+    let head = Head {
+        program: "forger".to_owned(),
+        made_ms: 7,
+        chain,
+        from: 1,
+        to: 2,
+        tip: two.id(),
+        state: true,
+        outputs: outputs.len() as u64,
+    };
+    let members = committee.members().to_vec();
+    let mut items = vec![
+        Item::Head(head),
+        Item::Genesis(Box::new(genesis.clone())),
+        Item::State(Box::new(StateItem {
+            header: two.clone(),
+            registry: state.registry.parts(),
+            committee: members.clone(),
+        })),
+        Item::Committee { height: 1, members: founding.next_committee.members().to_vec() },
+        Item::Committee { height: 2, members },
+        Item::Outputs(outputs),
+    ];
+    items.extend([one, two].into_iter().zip(commits).map(|(header, commit)| {
+        Item::Header(Box::new(HeaderItem { header, last_commit: None, commit, transactions: 0 }))
+    }));
+    items
+}
+
+#[test]
+fn a_committee_that_the_one_before_has_not_appointed_is_refused_with_everything_it_has_signed() {
+    let genesis = genesis_with(3);
+    let summary = checked(&rewritten(&handed_over(&genesis, &[1, 2, 3, 4]))).unwrap();
+    assert_eq!((summary.header.height, summary.rests_on()), (2, None));
+    for (signers, words) in [(&[11, 12, 13, 14][..], "not valid"), (&[1, 2], "certificate of block 1:")] {
+        let error = checked(&rewritten(&handed_over(&genesis, signers))).unwrap_err().to_string();
+        assert!(error.contains("block 1") && error.contains(words), "{error}");
+    }
+    // Its committee instead of that of the genesis, from the first block on.
+    let mut items = handed_over(&genesis, &[11, 12, 13, 14]);
+    if let Item::Header(first) = &mut items[6] {
+        first.header.committee_root = first.header.next_committee_root;
+    }
+    assert!(checked(&rewritten(&items)).unwrap_err().to_string().contains("not the one named by the block"));
+}
+
+#[test]
+fn an_archive_that_does_not_begin_with_the_first_block_says_what_it_rests_on() {
+    let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(5));
+    let (store, _) = filled(dir.path(), &genesis, 4);
+    let part = written(&store, &genesis, Wish { from: 3, to: None, state: false });
+    assert_eq!(checked(&part).unwrap().rests_on(), Some(3));
+    assert_eq!(checked(&written(&store, &genesis, Wish::EVERYTHING)).unwrap().rests_on(), None);
 }
 
 #[test]

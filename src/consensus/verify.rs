@@ -76,6 +76,9 @@ pub enum Fault {
     BadCertificate(&'static str, CertificateError),
     #[error("{0}: {1}")]
     Malformed(&'static str, &'static str),
+    /// Which of the two is right depends on the block before: who sent it may be honest and see another chain.
+    #[error("{0}: not the next block")]
+    NotNext(&'static str),
 }
 
 /// Most votes of one phase in a batch; above it the batch is malformed.
@@ -196,7 +199,7 @@ fn decided_signatures(
     const NAME: &str = "block";
     let header = &outline.header;
     if header.height != context.height || header.previous != context.previous {
-        return Err(Fault::Malformed(NAME, "not the next block"));
+        return Err(Fault::NotNext(NAME));
     }
     if qc.step != Step::Precommit || qc.block != header.id() {
         return Err(Fault::Malformed(NAME, "the certificate is for something else"));

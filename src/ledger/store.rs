@@ -41,8 +41,8 @@ use crate::primitives::hash::ChainId;
 use parking_lot::{Mutex, RwLock};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// One write is made at a time in a process. Until a write ends sled frees nothing of what it
 /// replaced, about 100 MB for a block of 10,000 transactions; the nodes of a devnet share one process and
@@ -83,6 +83,16 @@ struct Trees {
     file: File,
 }
 
+/// Why nothing is read or written any more until the next start.
+#[derive(Debug)]
+enum GivenUp {
+    /// A call into sled panicked or found damage: its memory is not to be trusted any more.
+    Damaged,
+    /// A sync failed. The system tells it once and takes the lost pages for written; a later write would be
+    /// synced, and what it rests on would be missing.
+    Unsynced(String),
+}
+
 /// An open database of one chain.
 pub struct Store {
     dir: PathBuf,
@@ -92,8 +102,7 @@ pub struct Store {
     trees: RwLock<Option<Trees>>,
     height: AtomicU64,
     scans: Scans,
-    /// A call into sled panicked: its memory is not to be trusted any more.
-    broken: AtomicBool,
+    given_up: OnceLock<GivenUp>,
 }
 
 impl std::fmt::Debug for Store {
@@ -127,7 +136,7 @@ impl Store {
             trees: RwLock::new(Some(trees)),
             height: AtomicU64::new(0),
             scans: Scans::default(),
-            broken: AtomicBool::new(false),
+            given_up: OnceLock::new(),
         };
         store.check_identity(chain, marked)?;
         let tip = store.call(|trees| read_tip(dir, trees))?;
@@ -272,8 +281,13 @@ impl Store {
     /// Whether the block that failed is stored is told by [`Store::height`]. Readers fail meanwhile.
     ///
     /// # Errors
-    /// [`StoreError`]; the store is closed then, and may be opened again later.
+    /// [`StoreError`]; the store is closed then, and may be opened again later unless a sync failed.
     pub fn reopen(&self) -> Result<(), StoreError> {
+        self.refuse_given_up()?;
+        self.noting_faults(self.open_again())
+    }
+
+    fn open_again(&self) -> Result<(), StoreError> {
         let mut place = self.trees.write();
         if let Some(old) = place.take() {
             guarded(&self.dir, || {
@@ -298,16 +312,36 @@ impl Store {
 
     /// Runs `work` on the trees with panics contained.
     fn call<T>(&self, work: impl FnOnce(&Trees) -> Result<T, Failure>) -> Result<T, StoreError> {
-        if self.broken.load(Ordering::Acquire) {
-            return Err(StoreError::corrupt(&self.dir, "the database failed before and was given up"));
-        }
+        self.refuse_given_up()?;
         let trees = self.trees.read();
         let Some(trees) = trees.as_ref() else {
-            return Err(StoreError::Unavailable { file: self.dir.clone(), reason: "closed".to_owned() });
+            // Only what ran out of space is opened again, and stays closed until that succeeds.
+            let reason = "closed until there is space to open it again".to_owned();
+            return Err(StoreError::Full { file: self.dir.clone(), reason });
         };
-        let result = guarded(&self.dir, || work(trees));
-        if result.as_ref().is_err_and(StoreError::is_corrupt) {
-            self.broken.store(true, Ordering::Release);
+        self.noting_faults(guarded(&self.dir, || work(trees)))
+    }
+
+    fn refuse_given_up(&self) -> Result<(), StoreError> {
+        match self.given_up.get() {
+            None => Ok(()),
+            Some(GivenUp::Damaged) => {
+                Err(StoreError::corrupt(&self.dir, "the database failed before and was given up"))
+            }
+            Some(GivenUp::Unsynced(reason)) => {
+                Err(StoreError::Unsynced { file: self.dir.clone(), reason: reason.clone() })
+            }
+        }
+    }
+
+    /// Gives the database up on a fault after which nothing it says or takes can be relied on.
+    fn noting_faults<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        match &result {
+            Err(StoreError::Corrupt { .. }) => drop(self.given_up.set(GivenUp::Damaged)),
+            Err(StoreError::Unsynced { reason, .. }) => {
+                drop(self.given_up.set(GivenUp::Unsynced(reason.clone())));
+            }
+            _ => {}
         }
         result
     }
@@ -316,8 +350,8 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         let Some(trees) = self.trees.get_mut().take() else { return };
-        if self.broken.load(Ordering::Acquire) {
-            // Sled's destructor would run on damaged state. The process is about to stop: leak it.
+        if self.given_up.get().is_some() {
+            // Sled's destructor would run on damaged state, or write on. The process is about to stop: leak it.
             Box::leak(Box::new(trees));
             return;
         }

@@ -7,16 +7,22 @@
 //! for their class here; what they mean is the node's business.
 
 use crate::network::NetworkEvent;
+use crate::network::bans::offence::{Charge, Offence};
 use crate::network::context::Context;
+use crate::network::endpoints;
+use crate::network::governor::{Kind, Ruling};
 use crate::network::handshake::{self, CloseCode, Hello};
+use crate::network::judging;
 use crate::network::peers::Peer;
 use crate::network::queue::Taken;
+use crate::network::reach;
 use crate::network::router;
 use crate::network::wire::{ADDRESSES_MAX, Class, Control, FRAME_HEADER, FRAME_MAX, FrameError, FrameReader};
 use crate::primitives::encoding::decode;
 use crate::primitives::message::Message;
 use bytes::Bytes;
 use quinn::{ReadError, RecvStream, SendStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
@@ -102,28 +108,49 @@ async fn supervise(
     context.book.changed();
 }
 
-/// Tells the peer of other nodes, and the others of the peer, so that a mesh forms within a round trip.
+/// Tells the peer of other nodes, and the others of the peer, so that a mesh forms within a round trip, and asks it
+/// where masternodes are.
 fn introduce(context: &Context, peer: &Arc<Peer>) {
-    let mut addresses = Vec::new();
+    let (mut dialled, mut claimed) = (Vec::new(), Vec::new());
     context.registry.for_each(|other| {
-        if other.id != peer.id && addresses.len() < ADDRESSES_MAX {
-            addresses.push(other.listen);
+        if other.id != peer.id {
+            if other.inbound { &mut claimed } else { &mut dialled }.push(other.listen);
         }
     });
-    for address in context.book.reached(ADDRESSES_MAX) {
-        if addresses.len() < ADDRESSES_MAX && !addresses.contains(&address) && address != peer.listen {
-            addresses.push(address);
-        }
-    }
+    let addresses = introductions(peer.listen, dialled, context.book.reached(ADDRESSES_MAX), &claimed);
     if !addresses.is_empty() {
         router::control(context, peer, &Control::Peers(addresses));
     }
+    router::control(context, peer, &Control::GetEndpoints);
     let news = Control::Peers(vec![peer.listen]);
     for other in context.registry.all() {
         if other.id != peer.id {
             router::control(context, &other, &news);
         }
     }
+}
+
+/// What a newcomer at `own` is told, most trusted first: where this node has found peers, and in half of the
+/// room at most where those who dialled say they are.
+fn introductions(
+    own: SocketAddr,
+    dialled: Vec<SocketAddr>,
+    reached: Vec<SocketAddr>,
+    claimed: &[SocketAddr],
+) -> Vec<SocketAddr> {
+    let claims = claimed.len().min(ADDRESSES_MAX / 2);
+    let mut addresses = Vec::new();
+    let mut add = |from: &[SocketAddr], most: usize| {
+        for address in from {
+            if addresses.len() < most && *address != own && !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
+    };
+    add(&dialled, ADDRESSES_MAX - claims);
+    add(&reached, ADDRESSES_MAX - claims);
+    add(claimed, ADDRESSES_MAX);
+    addresses
 }
 
 /// Writes what waits in one class, in order, as soon as it may leave.
@@ -174,48 +201,94 @@ async fn read(context: Arc<Context>, peer: Arc<Peer>, seen: Arc<AtomicU8>, strea
             Some(class) if seen.fetch_or(1 << byte, Relaxed) & (1 << byte) == 0 => {
                 match read_class(&context, &peer, class, &mut reader).await {
                     Ok(()) => return,
-                    Err(fault) => format!("bad frame in {}: {fault}", class.name()),
+                    Err(fault) => fault.inside(class),
                 }
             }
-            Some(class) => format!("bad frame: a second stream of {}", class.name()),
-            None => format!("bad frame: a stream of unknown class {byte}"),
+            Some(class) => {
+                BadFrame::sent("stream", format!("bad frame: a second stream of {}", class.name()))
+            }
+            None => BadFrame::sent("stream", format!("bad frame: a stream of unknown class {byte}")),
         },
-        Ok(None) => "bad frame: a stream without a class".to_owned(),
+        Ok(None) => BadFrame::cut("bad frame: a stream without a class".to_owned()),
         Err(FrameError::Lost(ReadError::ConnectionLost(_))) => return,
-        Err(error) => format!("bad frame: {error}"),
+        Err(error) => BadFrame::cut(format!("bad frame: {error}")),
     };
-    peer.close(CloseCode::BadFrame, &fault);
+    let code = if fault.0.offence == Offence::Flood { CloseCode::Flood } else { CloseCode::BadFrame };
+    judging::charge(&context, &peer, code, &fault.0);
+}
+
+/// What is wrong with what was read.
+struct BadFrame(Charge);
+
+impl BadFrame {
+    /// Something no honest peer sends.
+    fn sent(kind: &'static str, text: String) -> Self {
+        Self(Charge::new(Offence::BadFrame, kind, &text))
+    }
+
+    /// A stream that ended early: a process that dies may leave one behind.
+    fn cut(text: String) -> Self {
+        Self(Charge::new(Offence::Disagreement, "stream", &text))
+    }
+
+    /// With the first bytes of the frame.
+    fn bytes(self, payload: &[u8]) -> Self {
+        Self(self.0.sample(payload))
+    }
+
+    /// Said of a stream of this class.
+    fn inside(mut self, class: Class) -> Self {
+        if self.0.offence == Offence::Flood {
+            return self;
+        }
+        self.0.what = format!("bad frame in {}: {}", class.name(), self.0.what).into();
+        self
+    }
+}
+
+impl From<FrameError> for BadFrame {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::TooLong { .. } => Self::sent("frame", error.to_string()),
+            FrameError::Cut | FrameError::Lost(_) => Self::cut(error.to_string()),
+        }
+    }
 }
 
 /// Reads the frames of a class; returns what is wrong with them, or nothing when the connection ended
 /// or the network shuts down.
 async fn read_class(
-    context: &Context,
+    context: &Arc<Context>,
     peer: &Arc<Peer>,
     class: Class,
     reader: &mut FrameReader,
-) -> Result<(), String> {
+) -> Result<(), BadFrame> {
     loop {
         let payload = match reader.next().await {
             Ok(Some(payload)) => payload,
-            Ok(None) => return Err("the stream ended before the connection".to_owned()),
+            Ok(None) => return Err(BadFrame::cut("the stream ended before the connection".to_owned())),
             Err(FrameError::Lost(ReadError::ConnectionLost(_))) => return Ok(()),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(error.into()),
         };
+        let no_message =
+            |error: &dyn std::fmt::Display| BadFrame::sent("frame", error.to_string()).bytes(&payload);
         let bytes = u64::try_from(FRAME_HEADER + payload.len()).unwrap_or(u64::MAX);
         peer.bytes_in.fetch_add(bytes, Relaxed);
         context.traffic.bytes_in.fetch_add(bytes, Relaxed);
         if class == Class::Control {
-            let control = decode::<Control, FRAME_MAX>(&payload).map_err(|error| error.to_string())?;
-            on_control(context, peer, control)?;
+            let control = decode::<Control, FRAME_MAX>(&payload).map_err(|error| no_message(&error))?;
+            govern(context, peer, Kind::Control, payload.len()).await?;
+            on_control(context, peer, control).map_err(|error| no_message(&error))?;
             continue;
         }
-        let message = decode::<Message, FRAME_MAX>(&payload).map_err(|error| error.to_string())?;
+        let message = decode::<Message, FRAME_MAX>(&payload).map_err(|error| no_message(&error))?;
         if Class::of(&message) != class {
-            return Err(format!("{} does not belong here", message.name()));
+            return Err(BadFrame::sent(message.name(), format!("{} does not belong here", message.name())));
         }
+        let size = payload.len();
         // The frame's memory is not kept while the node is busy.
         drop(payload);
+        govern(context, peer, Kind::of(&message), size).await?;
         match context.room().await {
             Some(room) => room.send(NetworkEvent::Message { peer: peer.id, message }),
             None => return Ok(()),
@@ -223,7 +296,29 @@ async fn read_class(
     }
 }
 
-fn on_control(context: &Context, peer: &Arc<Peer>, control: Control) -> Result<(), String> {
+/// Takes a message from the peer's budget, and its time when there is none left: nothing more of this stream is read
+/// meanwhile, and through flow control the peer has to wait.
+async fn govern(context: &Context, peer: &Peer, kind: Kind, bytes: usize) -> Result<(), BadFrame> {
+    let ruling = peer.governor.lock().take(kind, bytes, Instant::now());
+    match ruling {
+        Ruling::Fine => Ok(()),
+        Ruling::Wait(pause) => {
+            context.traffic.throttled.fetch_add(1, Relaxed);
+            tokio::select! {
+                () = peer.ended.cancelled() => {}
+                () = sleep_until(Instant::now() + pause) => {}
+            }
+            Ok(())
+        }
+        Ruling::Flood => {
+            let text =
+                format!("more {} than any honest node sends, also after it was slowed down", kind.name());
+            Err(BadFrame(Charge::new(Offence::Flood, kind.name(), &text)))
+        }
+    }
+}
+
+fn on_control(context: &Arc<Context>, peer: &Arc<Peer>, control: Control) -> Result<(), String> {
     match control {
         Control::Ping { number, height } => {
             peer.height.store(height, Relaxed);
@@ -245,6 +340,10 @@ fn on_control(context: &Context, peer: &Arc<Peer>, control: Control) -> Result<(
             return Err(format!("{} addresses where {ADDRESSES_MAX} are allowed", addresses.len()));
         }
         Control::Peers(addresses) => context.book.hear(&addresses, peer.address.ip()),
+        Control::Endpoints(records) => endpoints::on_records(context, peer, &records)?,
+        Control::GetEndpoints => endpoints::on_request(context, peer),
+        Control::Probe { nonce, port } => reach::on_request(context, peer, nonce, port),
+        Control::Probed { nonce, outcome, at } => context.reach.on_answer(peer.id, nonce, outcome, at),
     }
     Ok(())
 }
@@ -270,5 +369,29 @@ async fn ping(context: Arc<Context>, peer: Arc<Peer>) {
         }
         let ping = Control::Ping { number, height: context.height.load(Relaxed) };
         router::control(&context, &peer, &ping);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_take_half_of_what_a_newcomer_is_told_at_most_when_others_were_reached() {
+        let at = |group: u8| move |n: u8| SocketAddr::from(([198, 51, group, n], 24000));
+        let dialled: Vec<_> = (0..4).map(at(1)).collect();
+        let reached: Vec<_> = (0..64).map(at(2)).collect();
+        let claimed: Vec<_> = (0..117).map(at(3)).collect();
+        let own = at(2)(0);
+        let told = introductions(own, dialled.clone(), reached.clone(), &claimed);
+        let of = |group: u8| {
+            told.iter().filter(|address| address.to_string().contains(&format!(".{group}."))).count()
+        };
+        assert_eq!((told.len(), of(3)), (ADDRESSES_MAX, ADDRESSES_MAX / 2));
+        assert!(dialled.iter().all(|address| told.contains(address)) && !told.contains(&own));
+        // A few claims of honest newcomers are told beside whatever was reached.
+        let told = introductions(own, dialled, reached, &claimed[..2]);
+        assert_eq!(told.len(), ADDRESSES_MAX);
+        assert!(claimed[..2].iter().all(|address| told.contains(address)));
     }
 }

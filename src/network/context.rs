@@ -1,16 +1,19 @@
 //! What every task of the network shares, and the clock they read.
 
+use crate::network::bans::Bans;
 use crate::network::discovery::AddressBook;
+use crate::network::endpoints::Endpoints;
 use crate::network::handshake::{Hello, PROTOCOL_VERSION, VoteCertificate};
 use crate::network::members::Member;
 use crate::network::peers::{Registry, Traffic};
+use crate::network::reach::Reach;
 use crate::network::{NetworkEvent, NetworkOptions};
 use crate::primitives::hash::ChainId;
 use crate::primitives::keys::PublicKey;
 use crate::primitives::message::PeerId;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -36,11 +39,16 @@ pub struct Context {
     pub client: quinn::ClientConfig,
     pub registry: Registry,
     pub book: AddressBook,
+    pub bans: Bans,
     /// The committee.
     pub members: ArcSwap<Vec<Member>>,
     /// Where the keyed entries of `bootstrap` were found last, by `host:port`: no other key is accepted
     /// there. Bounded by the entries, each with the addresses of one look-up.
     pub pins: DashMap<String, (PublicKey, Vec<SocketAddr>)>,
+    /// Where masternodes say they are.
+    pub endpoints: Endpoints,
+    /// Whether this node is reached.
+    pub reach: Reach,
     pub traffic: Traffic,
     /// Height of the node's last decided block.
     pub height: Arc<AtomicU64>,
@@ -82,6 +90,21 @@ impl Context {
     pub fn pinned_key(&self, address: SocketAddr) -> Option<PublicKey> {
         let at = |pin: &(PublicKey, Vec<SocketAddr>)| pin.1.contains(&address).then_some(pin.0);
         self.pins.iter().find_map(|pin| at(pin.value()))
+    }
+
+    /// Whether a member of the committee or a bootstrap peer is known to be at an address.
+    #[must_use]
+    pub fn knows(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let at = |address: &SocketAddr| address.ip().to_canonical() == ip;
+        self.members.load().iter().any(|member| member.endpoint.as_ref().is_some_and(at))
+            || self.pins.iter().any(|pin| pin.value().1.iter().any(at))
+            || self
+                .options
+                .bootstrap
+                .iter()
+                .filter_map(|peer| peer.address.parse().ok())
+                .any(|peer| at(&peer))
     }
 
     /// Room for one event, waited for as long as the node is slow; `None` at shutdown.

@@ -6,6 +6,7 @@
 use crate::network::context::{Context, canonical};
 use crate::network::discovery::Connected;
 use crate::network::handshake::{self, CloseCode, HANDSHAKE_TIMEOUT, Refusal, close};
+use crate::network::judging;
 use crate::network::netgroup::Netgroup;
 use crate::network::peers::{DialPermit, Peer};
 use crate::network::tls::SERVER_NAME;
@@ -92,7 +93,7 @@ pub async fn keep_bootstrap(context: Arc<Context>, peer: Bootstrap) {
         }
         tokio::select! {
             () = wait(&context, sleep(backoff(failures))) => {}
-            // Back from a standstill.
+            // Back from a standstill, or somebody was pardoned.
             _ = awake.changed() => failures = 0,
         }
     }
@@ -158,7 +159,7 @@ pub async fn dial_learned(context: Arc<Context>) {
 fn connected(context: &Context) -> Connected {
     let mut connected = Connected::default();
     context.registry.for_each(|peer| {
-        connected.peers.push((peer.id, peer.listen));
+        connected.peers.push((peer.id, peer.found_at()));
         if !peer.inbound {
             connected.groups.insert(Netgroup::of(peer.listen));
         }
@@ -246,6 +247,10 @@ async fn attempt(
     if let Some(second) = context.registry.second_at(address) {
         return Dialled::Already(second);
     }
+    if context.bans.refuses_address(address.ip(), true) {
+        let text = format!("{address} is banned by the operator").into();
+        return Dialled::Failed(Refusal { code: None, text });
+    }
     let patience = FIRST_PATIENCE.saturating_mul(1 << failures.min(8)).min(HANDSHAKE_TIMEOUT);
     let deadline = Instant::now() + patience;
     let connection = match connect(context, address, deadline).await {
@@ -261,6 +266,11 @@ async fn attempt(
             return Dialled::Failed(refusal);
         }
     };
+    if let Err(refusal) = context.bans.admits(&id.0) {
+        refusal.close(&connection);
+        // This node's own doing is no news.
+        return Dialled::Failed(Refusal { code: None, ..refusal });
+    }
     let Some(permit) = context.registry.begin_dial(id) else {
         close(&connection, CloseCode::Duplicate, "already connected");
         return Dialled::Already(id);
@@ -272,7 +282,9 @@ async fn attempt(
             refusal.close(&connection);
             match refusal.code {
                 Some(CloseCode::Duplicate) => Dialled::Already(id),
-                Some(CloseCode::SelfConnection) => Dialled::Itself,
+                // Only this node itself may say so.
+                Some(CloseCode::SelfConnection) if id == context.own => Dialled::Itself,
+                Some(CloseCode::Held) => Dialled::Failed(Refusal { code: None, ..refusal }),
                 _ => Dialled::Failed(refusal),
             }
         }
@@ -309,9 +321,15 @@ async fn exchange(
     let (mut send, receive) = connection.open_bi().await.map_err(|error| Refusal::of(&error))?;
     handshake::send(&mut send, &context.hello()).await?;
     let hello = handshake::receive(receive).await?;
-    hello.check(context.chain, context.instance, permit.peer())?;
+    hello
+        .check(context.chain, context.instance, permit.peer())
+        .inspect_err(|refusal| judging::false_hello(context, permit.peer(), address, refusal))?;
+    if let Some(vote) = &hello.vote {
+        context.bans.admits_member(&vote.key)?;
+    }
     let id = context.registry.identity(permit.peer(), hello.instance, address);
-    let mut peer = Peer::new(id, &hello, connection.clone(), address, false, CancellationToken::new());
+    let (ended, budgets) = (CancellationToken::new(), &context.options.budgets);
+    let mut peer = Peer::new(id, &hello, connection.clone(), address, false, ended, budgets);
     // The address that was just reached is better than any claim.
     peer.listen = address;
     let peer = Arc::new(peer);

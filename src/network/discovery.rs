@@ -250,6 +250,11 @@ impl AddressBook {
         self.changed();
     }
 
+    /// Something that is kept with the addresses has changed.
+    pub fn touch(&self) {
+        self.unsaved.store(true, Relaxed);
+    }
+
     /// A connection this node dialled is up.
     pub fn dialled(&self, address: SocketAddr) {
         self.tables.lock().outbound.push(canonical(address));

@@ -50,10 +50,13 @@ pub enum CloseCode {
     WrongKey,
     Feeler,
     TooManyOfSite,
+    Banned,
+    Held,
+    Flood,
 }
 
 impl CloseCode {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 20] = [
         Self::ShuttingDown,
         Self::WrongChain,
         Self::WrongVersion,
@@ -71,6 +74,9 @@ impl CloseCode {
         Self::WrongKey,
         Self::Feeler,
         Self::TooManyOfSite,
+        Self::Banned,
+        Self::Held,
+        Self::Flood,
     ];
 
     /// The number on the wire.
@@ -94,6 +100,9 @@ impl CloseCode {
             Self::WrongKey => 15,
             Self::Feeler => 16,
             Self::TooManyOfSite => 17,
+            Self::Banned => 18,
+            Self::Held => 19,
+            Self::Flood => 20,
         }
     }
 

@@ -1,9 +1,10 @@
-//! Connections to the committee: every member is dialled at the endpoint the registry names, until it is
-//! connected, whatever else is connected. Votes go straight from each member to each, so the committee is
+//! Connections to the committee: every member is dialled at the endpoints it says it is reached at and at the one the
+//! registry names, in turn, until it is connected, whatever else is connected. Votes go straight from each member to each, so the committee is
 //! a full mesh.
 
 use crate::network::context::{Context, canonical};
 use crate::network::dialer::{Dialled, LOOK_INTERVAL, backoff, dial};
+use crate::network::endpoints;
 use crate::network::handshake::Refusal;
 use crate::primitives::keys::PublicKey;
 use parking_lot::Mutex;
@@ -66,16 +67,32 @@ fn take_due(context: &Context, dials: &Dials) -> Vec<(PublicKey, SocketAddr, u32
     let mut due = Vec::new();
     for member in members.iter() {
         let key = member.vote_key;
-        let Some(address) = member.endpoint.filter(|_| Some(key) != own && !connected.contains(&key)) else {
+        if Some(key) == own || connected.contains(&key) {
             continue;
-        };
+        }
         let attempts = dials.entry(key).or_insert(Attempts { failures: 0, next_try: now, dialing: false });
-        if !attempts.dialing && attempts.next_try <= now {
+        if attempts.dialing || attempts.next_try > now {
+            continue;
+        }
+        let addresses = addresses(context, member);
+        let turn = usize::try_from(attempts.failures).unwrap_or_default() % addresses.len().max(1);
+        if let Some(address) = addresses.get(turn) {
             attempts.dialing = true;
-            due.push((key, canonical(address), attempts.failures));
+            due.push((key, *address, attempts.failures));
         }
     }
     due
+}
+
+/// Where a member may be: its own word, then the registry's.
+fn addresses(context: &Context, member: &Member) -> Vec<SocketAddr> {
+    let said = context.endpoints.of(&member.vote_key, context.wall_us() / 1000);
+    let said = said.into_iter().filter(|address| endpoints::may_dial(context, *address));
+    let mut addresses: Vec<SocketAddr> = said.map(canonical).collect();
+    if let Some(endpoint) = member.endpoint.map(canonical).filter(|endpoint| !addresses.contains(endpoint)) {
+        addresses.push(endpoint);
+    }
+    addresses
 }
 
 async fn dial_one(

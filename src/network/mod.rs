@@ -8,21 +8,27 @@
 //! In reading order: `wire` (frames, classes), `tls`, `handshake`, `endpoint` (socket), `queue`, `peers`
 //! (registry), `tallies` (counts and limits), `pings` (what they measure), `connection` (life of one), `standstill`
 //! (was this node away?), `listener`, `dialer`, `members` (links to the committee), `netgroup`, `discovery`
-//! (addresses), `router`.
-//! Absent: what messages mean, which peers deserve a ban, and which of them are members.
+//! (addresses), `endpoints` (where masternodes say they are), `reach` (can others dial this node?), `bans` (scores,
+//! who is kept out), `judging`, `governor` (what one peer may send), `router`.
+//! Absent: what messages mean, and which peers are members of the committee.
 
+pub mod bans;
 pub mod connection;
 pub mod context;
 pub mod dialer;
 pub mod discovery;
 pub mod endpoint;
+pub mod endpoints;
+pub mod governor;
 pub mod handshake;
+pub mod judging;
 pub mod listener;
 pub mod members;
 pub mod netgroup;
 pub mod peers;
 pub mod pings;
 pub mod queue;
+pub mod reach;
 pub mod router;
 pub mod standstill;
 pub mod tallies;
@@ -32,18 +38,25 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+use crate::network::bans::{BanCounts, BanNews, Bans};
 use crate::network::context::Context;
 use crate::network::discovery::{AddressBook, Remembered};
+use crate::network::endpoints::Endpoints;
+use crate::network::governor::Budgets;
 use crate::network::handshake::{AGENT_MAX, CloseCode, NAME_CHARS_MAX, PROTOCOL, VoteCertificate};
 use crate::network::members::Member;
 use crate::network::peers::{PeerSnapshot, Registry, Traffic};
+use crate::network::reach::{Reach, Reachability};
 use crate::network::router::Recipients;
+use crate::primitives::chain::NetworkKind;
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::ChainId;
 use crate::primitives::keys::{PublicKey, SecretKey};
 use crate::primitives::message::{Message, PeerId};
+use crate::primitives::params::Params;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -92,10 +105,16 @@ pub struct NetworkOptions {
     pub clock_error_ms: i64,
     /// Where learned addresses are kept between runs.
     pub peers_file: Option<PathBuf>,
+    /// What one peer may send.
+    pub budgets: Budgets,
+    /// Where bans are kept between runs.
+    pub bans_file: Option<PathBuf>,
     /// Time between pings.
     pub ping_interval: Duration,
     /// Time between short connections that find out whether a learned address is worth keeping.
     pub feeler_interval: Duration,
+    /// Time after the start, and after each round without an answer, until peers are asked to dial back.
+    pub probe_delay: Duration,
 }
 
 impl NetworkOptions {
@@ -112,8 +131,11 @@ impl NetworkOptions {
             latency: Duration::ZERO,
             clock_error_ms: 0,
             peers_file: None,
+            bans_file: None,
+            budgets: Budgets::of(&Params::of(NetworkKind::Mainnet)),
             ping_interval: Duration::from_secs(5),
             feeler_interval: Duration::from_secs(120),
+            probe_delay: Duration::from_secs(15),
         }
     }
 }
@@ -152,9 +174,13 @@ pub enum NetworkEvent {
     Down { peer: PeerId, address: SocketAddr, reason: CleanText },
     /// A connection was refused by this node or by the other end.
     Refused { address: SocketAddr, reason: CleanText },
+    /// Something about bans.
+    Bans(BanNews),
     /// This node itself was away for about `lasted`: the process was stopped or starved, or, when `suspended`,
     /// the whole machine. No peer is to blame for what was missed meanwhile.
     StoodStill { lasted: Duration, suspended: bool },
+    /// Peers have dialled this node back, or tried to.
+    Reachability(Reachability),
     /// A message, decoded and otherwise unchecked.
     Message { peer: PeerId, message: Message },
 }
@@ -221,8 +247,12 @@ pub struct Counts {
     pub bytes_out: u64,
     /// Messages dropped because a peer was slow or the message too large.
     pub dropped: u64,
+    /// How often a peer was slowed down because it sent more than it may.
+    pub throttled: u64,
     /// Addresses known.
     pub known_addresses: usize,
+    /// Who is kept out.
+    pub bans: BanCounts,
 }
 
 /// A running network. Dropping it closes all connections at once; [`Network::shutdown`] waits for it.
@@ -246,7 +276,7 @@ impl Network {
     ) -> Result<Self, NetworkError> {
         check(&options, &identity)?;
         let tls = tls::configure(&identity.network_key, PROTOCOL)?;
-        let remembered = match &options.peers_file {
+        let mut remembered = match &options.peers_file {
             Some(file) => discovery::load(file)
                 .map_err(|source| NetworkError::PeersFile { file: file.clone(), source })?,
             None => Remembered::default(),
@@ -267,7 +297,10 @@ impl Network {
             client: endpoint::client_config(&tls),
             registry: Registry::new(PeerId(network_key), options.inbound_max, options.of_site_max),
             members: ArcSwap::default(),
+            endpoints: Endpoints::new(identity.chain, std::mem::take(&mut remembered.endpoints)),
+            reach: Reach::default(),
             book: AddressBook::new(remembered),
+            bans: Bans::open(options.bans_file.clone()),
             pins: DashMap::new(),
             traffic: Traffic::default(),
             height,
@@ -282,19 +315,42 @@ impl Network {
         context.tasks.spawn(dialer::dial_learned(Arc::clone(&context)).in_current_span());
         context.tasks.spawn(members::dial_members(Arc::clone(&context)).in_current_span());
         context.tasks.spawn(standstill::watch(Arc::clone(&context)).in_current_span());
+        let announcing = endpoints::announce(Arc::clone(&context), identity.vote_key);
+        context.tasks.spawn(announcing.in_current_span());
+        context.tasks.spawn(reach::ask(Arc::clone(&context)).in_current_span());
         context.tasks.spawn(dialer::feel(Arc::clone(&context)).in_current_span());
         for entry in &context.options.bootstrap {
             let keeping = dialer::keep_bootstrap(Arc::clone(&context), entry.clone());
             context.tasks.spawn(keeping.in_current_span());
         }
+        context.tasks.spawn(judging::keep_bans(Arc::clone(&context)).in_current_span());
         context.tasks.spawn(keep_addresses(Arc::clone(&context)).in_current_span());
         Ok(Self { context, local })
     }
 
     /// Who is in the committee and where: its members are dialled and have priority from now on.
     pub fn set_committee(&self, members: Vec<Member>) {
-        self.context.registry.set_committee(members.iter().map(|member| member.vote_key).collect());
+        let keys: BTreeSet<PublicKey> = members.iter().map(|member| member.vote_key).collect();
+        self.context.bans.spare(&keys);
+        self.context.registry.set_committee(keys);
         self.context.members.store(Arc::new(members));
+    }
+
+    /// Which vote keys are in the registry: where these masternodes say they are is kept and relayed.
+    pub fn set_registered(&self, keys: BTreeSet<PublicKey>) {
+        self.context.endpoints.set_registered(keys, self.context.wall_us() / 1000);
+    }
+
+    /// What peers have found that this node asked to dial it back; `None` until some tried.
+    #[must_use]
+    pub fn reachability(&self) -> Option<Reachability> {
+        self.context.reach.found()
+    }
+
+    /// Where this masternode or another one says it is reached.
+    #[must_use]
+    pub fn endpoints_of(&self, key: &PublicKey) -> Vec<SocketAddr> {
+        self.context.endpoints.of(key, self.context.wall_us() / 1000)
     }
 
     /// Queues a message for peers without blocking, encoding it once. What does not fit a peer's queue
@@ -324,6 +380,8 @@ impl Network {
             bytes_out: self.context.traffic.bytes_out.load(Relaxed),
             dropped: self.context.traffic.dropped.load(Relaxed),
             known_addresses: self.context.book.len(),
+            throttled: self.context.traffic.throttled.load(Relaxed),
+            bans: self.context.bans.counts(),
         }
     }
 
@@ -419,7 +477,8 @@ async fn keep_addresses(context: Arc<Context>) {
             () = context.stop.cancelled() => true,
             _ = ticks.tick() => false,
         };
-        if let Some(remembered) = context.book.unsaved() {
+        if let Some(mut remembered) = context.book.unsaved() {
+            remembered.endpoints = context.endpoints.all(context.wall_us() / 1000);
             let target = file.clone();
             let saved = tokio::task::spawn_blocking(move || discovery::save(&target, &remembered)).await;
             match saved {

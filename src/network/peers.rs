@@ -7,6 +7,8 @@
 //! dialled by the smaller network key. Two processes with one network key are two peers: the one that
 //! comes second, from another address, is known by a number derived from the key and its process.
 
+use crate::network::endpoints::Allowance;
+use crate::network::governor::{Budgets, Governor};
 use crate::network::handshake::{CloseCode, Hello, Refusal, close};
 use crate::network::pings::{Gauge, Measured, Pings};
 use crate::network::queue::Queue;
@@ -45,6 +47,8 @@ pub struct Traffic {
     pub bytes_out: AtomicU64,
     /// Messages dropped because a queue was full or the message too large.
     pub dropped: AtomicU64,
+    /// How often a peer was slowed down.
+    pub throttled: AtomicU64,
 }
 
 /// Figures of one peer as measured; values a console shows.
@@ -97,8 +101,12 @@ pub struct Peer {
     pub dropped: AtomicU64,
     since: Instant,
     pub pings: Mutex<Pings>,
+    /// What it may still ask of this node.
+    pub allowance: Mutex<Allowance>,
     /// Locked once a pong, and for pictures.
     pub gauge: Mutex<Gauge>,
+    /// What it may still send.
+    pub governor: Mutex<Governor>,
     closed_here: OnceLock<CleanText>,
     /// What it counts as; changed under its slot's guard only.
     kind: Mutex<Kind>,
@@ -115,6 +123,7 @@ impl Peer {
         address: SocketAddr,
         inbound: bool,
         ended: CancellationToken,
+        budgets: &Budgets,
     ) -> Self {
         let mut listen = hello.listen;
         if listen.ip().is_unspecified() {
@@ -138,12 +147,21 @@ impl Peer {
             dropped: AtomicU64::new(0),
             since: Instant::now(),
             pings: Mutex::default(),
+            allowance: Mutex::default(),
             gauge: Mutex::default(),
+            governor: Mutex::new(Governor::new(budgets, Instant::now())),
             closed_here: OnceLock::new(),
             kind: Mutex::new(Kind::Observer),
             queues: [CONTROL_QUEUE_MAX, VOTES_QUEUE_MAX, TRANSACTIONS_QUEUE_MAX, BULK_QUEUE_MAX]
                 .map(Queue::new),
         }
+    }
+
+    /// The address it has shown to be at: where it was dialled, or, of one that dialled, where it says it
+    /// listens if that is where it came from. Any other claim would keep this node from dialling who is there.
+    #[must_use]
+    pub fn found_at(&self) -> SocketAddr {
+        found_at(self.inbound, self.address, self.listen)
     }
 
     fn counted(&self) -> Counted {
@@ -178,11 +196,19 @@ impl Peer {
         queued
     }
 
-    /// Closes the connection; the first reason given counts.
-    pub fn close(&self, code: CloseCode, text: &str) {
-        if self.closed_here.set(CleanText::limited(text, CleanText::MAX_CHARS)).is_ok() {
+    /// Closes the connection; the first reason given counts. False when it was closed here before.
+    pub fn close(&self, code: CloseCode, text: &str) -> bool {
+        let first = self.closed_here.set(CleanText::limited(text, CleanText::MAX_CHARS)).is_ok();
+        if first {
             close(&self.connection, code, text);
         }
+        first
+    }
+
+    /// Whether it has one of the slots of a member of the committee.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        *self.kind.lock() == Kind::Member
     }
 
     /// Why the connection ended, given what the transport says.
@@ -213,6 +239,10 @@ impl Peer {
             age_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }
+}
+
+fn found_at(inbound: bool, address: SocketAddr, listen: SocketAddr) -> SocketAddr {
+    if !inbound || listen.ip().to_canonical() == address.ip().to_canonical() { listen } else { address }
 }
 
 /// What is known of one peer; removed when neither is set.
@@ -405,5 +435,20 @@ impl Registry {
                 entry.remove();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_dialled_is_where_it_came_from_whatever_it_says() {
+        let [own, port, other]: [SocketAddr; 3] =
+            ["198.51.100.1:5000", "198.51.100.1:24000", "203.0.113.1:24000"]
+                .map(|text| text.parse().unwrap());
+        assert_eq!(found_at(true, own, port), port);
+        assert_eq!(found_at(true, own, other), own);
+        assert_eq!(found_at(false, other, other), other);
     }
 }

@@ -1,6 +1,7 @@
 //! Sending: whom a message is for, encoded once for all of them, never blocking.
 
 use crate::network::context::Context;
+use crate::network::governor::Kind;
 use crate::network::peers::Peer;
 use crate::network::wire::{Class, Control, frame};
 use crate::primitives::message::{Message, PeerId};
@@ -30,7 +31,11 @@ pub fn send(context: &Context, to: Recipients, message: &Message) {
     };
     let class = Class::of(message);
     let due = context.due();
+    let is_question = Kind::of(message) == Kind::Requests;
     let push = |peer: &Arc<Peer>| {
+        if is_question {
+            peer.governor.lock().asked(message);
+        }
         if !peer.push(class, frame.clone(), due) {
             context.traffic.dropped.fetch_add(1, Relaxed);
         }

@@ -1,10 +1,14 @@
 //! Real endpoints on loopback. Tests wait for events, never for a fixed time.
 
 mod absence;
+mod bans;
+mod endpoints;
+mod governor;
 mod hostile;
 mod lists;
 mod members;
 mod mesh;
+mod reach;
 mod speed;
 
 use crate::network::router::Recipients;

@@ -6,6 +6,7 @@
 //! arrived and not with what was announced, and order within a class is kept.
 
 use crate::primitives::encoding::{Decode, Encode, encode};
+use crate::primitives::endpoint::EndpointRecord;
 use crate::primitives::message::Message;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quinn::{ReadError, RecvStream};
@@ -20,13 +21,15 @@ pub const HELLO_MAX: usize = 1024;
 pub const FRAME_HEADER: usize = 4;
 /// Most addresses in one message of the peer exchange.
 pub const ADDRESSES_MAX: usize = 64;
+/// Most endpoint records in one message: 4 KiB.
+pub const RECORDS_MAX: usize = 16;
 /// A reader's buffer larger than this is given back once it is empty.
 const BUFFER_KEEP: usize = 256 << 10;
 
 /// Classes of messages, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Ping, pong and peer exchange; handled inside the network, never behind the node's work.
+    /// Ping, pong, peer exchange and its like; handled inside the network, never behind the node's work.
     Control,
     /// Votes, proposals, decisions, status, and the small requests of catch-up.
     Votes,
@@ -126,6 +129,25 @@ pub enum Control {
     Pong { number: u64, height: u64, wall_ms: u64 },
     /// Addresses at which nodes of this network listen, at most [`ADDRESSES_MAX`].
     Peers(Vec<SocketAddr>),
+    /// Where masternodes say they are reached, at most [`RECORDS_MAX`].
+    Endpoints(Vec<EndpointRecord>),
+    /// Asks for all of those that are known.
+    GetEndpoints,
+    /// Asks to be dialled at this port, at the address the sender is seen at.
+    Probe { nonce: u64, port: u16 },
+    /// How that went, and where.
+    Probed { nonce: u64, outcome: ProbeOutcome, at: SocketAddr },
+}
+
+/// How dialling a peer back went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum ProbeOutcome {
+    /// The key that asked answers there.
+    Reached,
+    /// Nobody does, or somebody else.
+    NotReached,
+    /// Too many have asked of late.
+    NotTried,
 }
 
 /// A value too large for a frame.

@@ -436,6 +436,14 @@ fn conditions(
         };
         found.push(("clock", level, fault.to_string()));
     }
+    if let Some(reach) = snapshot.peers.reach.as_ref().filter(|reach| reach.is_doubtful()) {
+        // The others dial a member; an observer does well without being dialled.
+        let level = match snapshot.node.voter {
+            Some(_) if reach.is_closed() => AlertLevel::Warning,
+            _ => AlertLevel::Notice,
+        };
+        found.push(("reach", level, format!("your {reach}")));
+    }
     if snapshot.chain.store_lag > STORE_LAG_HIGH {
         let text = "the database falls behind: decided blocks wait in the journal".to_owned();
         found.push(("store", AlertLevel::Warning, text));

@@ -232,7 +232,7 @@ mod tests {
             }
             self.syncs_left = match self.syncs_left.checked_sub(1) {
                 Some(left) => left,
-                None => return Err(JournalError::Poisoned.into()),
+                None => return Err(JournalError::Poisoned { path: "log".into() }.into()),
             };
             self.trace.lock().push(Seen::Synced(std::mem::take(&mut self.staged)));
             Ok(())

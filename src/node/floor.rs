@@ -10,7 +10,9 @@
 //!
 //! After an orderly stop it also says where the vote log ended, so that a log cut short or changed while
 //! the node was down is told from one that a crash left incomplete. That line goes before the log is
-//! written again. The last line is a checksum; a file written by hand needs none.
+//! written again. The last line is a checksum, and the first one says so, for a file that was cut short ends
+//! without it and may still look like one. Neither is needed in a file written by hand, or was in those of older
+//! programs.
 
 use crate::consensus::standing::Nonce;
 use crate::durable::{WriteError, is_no_space, write_whole};
@@ -23,6 +25,9 @@ use std::path::{Path, PathBuf};
 
 /// Name of the file in the data directory.
 pub const FLOOR_FILE_NAME: &str = "sign_floor";
+/// First line of a file that must have a checksum.
+const CHECKED_HEAD: &str =
+    "# Its last line is a checksum of the others; to write it by hand, leave one line alone: height = N\n";
 const HEIGHT_PREFIX: &str = "height = ";
 const KEY_PREFIX: &str = "vote_key = ";
 const END_PREFIX: &str = "log_end = ";
@@ -45,10 +50,10 @@ pub enum FloorError {
     },
     /// The file holds something else.
     #[error(
-        "`{path}` is damaged: it must hold a line `height = N`; a masternode sets it aside and asks the chain to be let \
-         back, otherwise move the file away"
+        "`{path}` is damaged: {reason}; a masternode sets it aside and asks the chain to be let back, otherwise move the \
+         file away"
     )]
-    Damaged { path: PathBuf },
+    Damaged { path: PathBuf, reason: &'static str },
     /// The directory was signed in with another key.
     #[error(
         "`{path}` and the vote log beside it are of vote key {bound}, keys/vote.key holds {given}: put the right \
@@ -98,12 +103,12 @@ impl SignFloor {
         let path = data_dir.join(FLOOR_FILE_NAME);
         let written = match std::fs::read_to_string(&path) {
             Ok(text) => match parse(&text) {
-                Some(content) => Some(content),
-                None => return Err(FloorError::Damaged { path }),
+                Ok(content) => Some(content),
+                Err(reason) => return Err(FloorError::Damaged { path, reason }),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(FloorError::Damaged { path });
+                return Err(FloorError::Damaged { path, reason: NO_HEIGHT });
             }
             Err(source) => return Err(FloorError::Io { action: "read", path, source }),
         };
@@ -186,7 +191,7 @@ fn check_of(lines: &str) -> String {
 }
 
 fn text_of(content: &Content) -> String {
-    let mut text = format!("{HEIGHT_PREFIX}{}\n", content.height);
+    let mut text = format!("{CHECKED_HEAD}{HEIGHT_PREFIX}{}\n", content.height);
     if let Some(key) = content.vote_key {
         text += &format!("{KEY_PREFIX}{key}\n");
     }
@@ -197,17 +202,33 @@ fn text_of(content: &Content) -> String {
     text + CHECK_PREFIX + &check + "\n"
 }
 
-/// What a floor file says; `None` when it is not one, or fails its checksum.
-fn parse(text: &str) -> Option<Content> {
-    let mut lines: Vec<&str> = text.trim_end().lines().map(str::trim_end).collect();
-    if let Some(check) = lines.last().and_then(|line| line.strip_prefix(CHECK_PREFIX)) {
-        let checked = text.split_once(CHECK_PREFIX)?.0;
-        if check != check_of(checked) {
-            return None;
+const NO_HEIGHT: &str = "it must hold a line `height = N`";
+const NO_CHECK: &str = "its last line, `check = ..`, is missing: the file was cut short (by hand, write one line alone, \
+                        `height = N`)";
+const BAD_CHECK: &str = "its last line, `check = ..`, does not fit the others (when changed by hand, take out all lines but \
+                         `height = N`)";
+
+/// What a floor file says, or what is wrong with it.
+fn parse(text: &str) -> Result<Content, &'static str> {
+    let checked = text.strip_prefix(CHECKED_HEAD);
+    let body = checked.unwrap_or(text);
+    let mut lines: Vec<&str> = body.trim_end().lines().map(str::trim_end).collect();
+    match lines.last().and_then(|line| line.strip_prefix(CHECK_PREFIX)) {
+        Some(check) => {
+            let before = text.rsplit_once(CHECK_PREFIX).map_or("", |(before, _)| before);
+            if check != check_of(before) {
+                return Err(BAD_CHECK);
+            }
+            lines.pop();
         }
-        lines.pop();
+        None if checked.is_some() => return Err(NO_CHECK),
+        None => {}
     }
-    let mut lines = lines.into_iter().peekable();
+    content_of(&lines).ok_or(NO_HEIGHT)
+}
+
+fn content_of(lines: &[&str]) -> Option<Content> {
+    let mut lines = lines.iter().copied().peekable();
     let height = lines.next()?.strip_prefix(HEIGHT_PREFIX)?.parse().ok()?;
     let mut after =
         |prefix| lines.next_if(|line| line.starts_with(prefix)).and_then(|line| line.strip_prefix(prefix));
@@ -376,7 +397,30 @@ mod tests {
             std::fs::write(root.path().join(FLOOR_FILE_NAME), text).unwrap();
             let error = SignFloor::read(root.path(), None).unwrap_err().to_string();
             assert!(error.contains("sign_floor") && error.contains("height = N"), "{error}");
+            assert_eq!(error.contains("`check = ..`"), text.contains("check"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_floor_cut_short_anywhere_is_damaged_and_one_of_an_older_program_is_read() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join(FLOOR_FILE_NAME);
+        SignFloor::read(root.path(), Some(PublicKey([1; 32]))).unwrap().raise(1311).unwrap();
+        let whole = std::fs::read_to_string(&path).unwrap();
+        // But for the line feed at the end.
+        for cut in 0..whole.len() - 1 {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let read = SignFloor::read(root.path(), None);
+            assert!(matches!(read, Err(FloorError::Damaged { .. })), "cut at {cut}: {read:?}");
+        }
+        std::fs::write(&path, whole.replace("1311", "1312")).unwrap();
+        let error = SignFloor::read(root.path(), None).unwrap_err().to_string();
+        assert!(error.contains("`check = ..`") && error.contains("by hand"), "{error}");
+        let key = PublicKey([1; 32]);
+        let older = format!("height = 12\nvote_key = {key}\n");
+        std::fs::write(&path, format!("{older}check = {}\n", check_of(&older))).unwrap();
+        let floor = SignFloor::read(root.path(), Some(key)).unwrap();
+        assert!(floor.height() == Some(12) && floor.is_bound());
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 use crate::ledger::Ledger;
 use crate::light::bundle::ProofBundle;
+use crate::network::Network;
 use crate::node::archivist::Archivist;
+use crate::node::banned;
 use crate::node::clock;
 use crate::node::hub::{Fate, FateKind, Hub, Subscription};
 use crate::node::log_feed;
@@ -18,12 +20,14 @@ use crate::primitives::message::PeerId;
 use crate::primitives::rejection::Rejection;
 use crate::primitives::transaction::{SealedTransaction, Transaction, TxStatus};
 use crate::rpc::stream::ArchiveRequest;
-use crate::rpc::{Backend, Recounted};
+use crate::rpc::{Backend, BanOutcome, Recounted};
+use crate::telemetry::bans::BanInfo;
 use crate::telemetry::snapshot::Snapshot;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 
 /// Submissions under way at once; more wait.
@@ -48,7 +52,8 @@ pub(super) struct Shared {
     pub stopper: Stopper,
     pub submissions: Semaphore,
     pub local_address: SocketAddr,
-    pub network_id: PeerId,
+    /// The key of the node and its network, which ends when the node stops.
+    pub network: (PeerId, Weak<Network>),
     pub data_dir: PathBuf,
     pub prover: Arc<Prover>,
     pub archivist: Archivist,
@@ -111,7 +116,7 @@ impl NodeHandle {
     /// Key the node is known by to its peers.
     #[must_use]
     pub fn network_id(&self) -> PeerId {
-        self.0.network_id
+        self.0.network.0
     }
 
     /// Where the node keeps its files.
@@ -207,7 +212,32 @@ impl NodeHandle {
     }
 }
 
+impl NodeHandle {
+    fn network(&self) -> Result<Arc<Network>, String> {
+        self.0.network.1.upgrade().ok_or_else(|| "the node is stopping".to_owned())
+    }
+}
+
 impl Backend for NodeHandle {
+    fn ban(&self, whom: &str, length_s: u64, reason: &str) -> Result<BanOutcome, String> {
+        let length = Duration::from_secs(length_s);
+        let ordered = self.network()?.ban(whom, length, reason).map_err(|error| error.to_string())?;
+        Ok(BanOutcome {
+            ban: banned::described(&ordered.ban),
+            disconnected: ordered.disconnected as u64,
+            members: ordered.members as u64,
+        })
+    }
+
+    fn unban(&self, whom: &str) -> Result<Vec<BanInfo>, String> {
+        let lifted = self.network()?.unban(whom).map_err(|error| error.to_string())?;
+        Ok(lifted.iter().map(banned::described).collect())
+    }
+
+    fn bans(&self) -> Result<Vec<BanInfo>, String> {
+        Ok(self.network()?.bans().iter().map(banned::described).collect())
+    }
+
     fn proof(&self, txid: &Txid, trusted: Option<u64>) -> Result<ProofBundle, String> {
         self.0.prover.prove(txid, trusted).map_err(|error| error.to_string())
     }

@@ -537,4 +537,4 @@ impl Hub {
 
 mod notices;
 #[cfg(test)]
-mod tests;
+pub(in crate::node) mod tests;

@@ -1,8 +1,11 @@
 //! Which directory on which machine has signed, and under which `Resume` (protocol §10, safe start).
 //!
-//! The file `instance` in the data directory names where it was written: the machine, the inode of the
-//! directory and its own. A copy of the directory, restored from a backup or made beside the original,
-//! lies elsewhere and shows it. It also holds what the vote log of this directory is whole since, and the
+//! The file `instance` in the data directory names where it was written: the machine, the inodes of the
+//! directory and its own, and when both were made, if the file system tells. A copy of the directory, restored
+//! from a backup or made beside the original, shows it: its files were made anew, later, even where one has
+//! got the same inode again, as an archive unpacked in its old place may. Not seen is what keeps all of that: a
+//! snapshot of the file system that is put back (btrfs, ZFS, LVM) and a clone of a virtual machine.
+//! It also holds what the vote log of this directory is whole since, and the
 //! numbers drawn for a `Resume`, durable before one of them is sent.
 //!
 //! Written whole: temporary file, sync, rename (which keeps the inode), sync of the directory. The device
@@ -13,9 +16,11 @@ use crate::durable::{WriteError, is_no_space, write_whole};
 use crate::primitives::hash::ChainId;
 use crate::primitives::keys::PublicKey;
 use serde::{Deserialize, Serialize};
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 /// Name of the file in the data directory.
 pub const INSTANCE_FILE_NAME: &str = "instance";
@@ -47,6 +52,12 @@ pub enum InstanceError {
          was made with, or another data directory"
     )]
     OtherChain { path: PathBuf, bound: ChainId, given: ChainId },
+}
+
+impl From<WriteError> for InstanceError {
+    fn from(WriteError { action, path, source }: WriteError) -> Self {
+        Self::Io { action, path, source }
+    }
 }
 
 impl InstanceError {
@@ -100,6 +111,11 @@ struct Content {
     machine: String,
     directory_inode: u64,
     file_inode: u64,
+    /// When directory and file were made; absent where the file system does not say, and in older files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    directory_made: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file_made: Option<String>,
     signs_since: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     lost: String,
@@ -135,16 +151,7 @@ pub fn find(data_dir: &Path, chain: ChainId, vote_key: PublicKey) -> Result<Find
     if content.chain != chain {
         return Err(InstanceError::OtherChain { path, bound: content.chain, given: chain });
     }
-    let directory = std::fs::metadata(data_dir).map_err(io_error("look at", data_dir))?.ino();
-    let file = std::fs::metadata(&path).map_err(io_error("look at", &path))?.ino();
-    let compared = [
-        ("machine id", content.machine.clone(), machine_id()),
-        ("inode of the directory", content.directory_inode.to_string(), directory.to_string()),
-        ("inode of the file `instance`", content.file_inode.to_string(), file.to_string()),
-    ];
-    if let Some((what, expected, found)) = compared.into_iter().find(|(_, was, is)| was != is) {
-        let text =
-            format!("this data directory is a copy of another one: the {what} was {expected} and is {found}");
+    if let Some(text) = moved(&content, data_dir, &path)? {
         return Ok(Finding::Unusable(text));
     }
     let since = match content.signs_since.as_str() {
@@ -158,6 +165,34 @@ pub fn find(data_dir: &Path, chain: ChainId, vote_key: PublicKey) -> Result<Find
         (Some(since), Some(drawn)) => Ok(Finding::Intact { since, drawn }),
         _ => Ok(Finding::Unusable(format!("`{}` is damaged", path.display()))),
     }
+}
+
+/// What shows that the file does not lie where it was written, in words.
+fn moved(content: &Content, data_dir: &Path, path: &Path) -> Result<Option<String>, InstanceError> {
+    let directory = std::fs::metadata(data_dir).map_err(io_error("look at", data_dir))?;
+    let file = std::fs::metadata(path).map_err(io_error("look at", path))?;
+    let inode = |inode: u64| Some(inode.to_string());
+    let compared = [
+        ("machine id", Some(content.machine.clone()), Some(machine_id())),
+        ("inode of the directory", inode(content.directory_inode), inode(directory.ino())),
+        ("inode of the file `instance`", inode(content.file_inode), inode(file.ino())),
+        ("time the directory was made", content.directory_made.clone(), made(&directory)),
+        ("time the file `instance` was made", content.file_made.clone(), made(&file)),
+    ];
+    // What one of the two does not know cannot be compared.
+    let differs = compared.into_iter().find_map(|(what, was, is)| {
+        let (was, is) = was.zip(is)?;
+        (was != is).then_some((what, was, is))
+    });
+    Ok(differs.map(|(what, was, is)| {
+        format!("this data directory is a copy of another one: the {what} was {was} and is {is}")
+    }))
+}
+
+/// When a file was made, in seconds since 1970, if the file system tells.
+fn made(metadata: &Metadata) -> Option<String> {
+    let since = metadata.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
 }
 
 fn machine_id() -> String {
@@ -211,12 +246,11 @@ impl Instance {
 
     fn write(&self) -> Result<(), InstanceError> {
         let directory = self.path.parent().unwrap_or(Path::new("."));
-        let directory_inode = std::fs::metadata(directory).map_err(io_error("look at", directory))?.ino();
-        let written = write_whole(&self.path, |file| self.text(directory_inode, file.metadata()?.ino()));
-        written.map_err(|WriteError { action, path, source }| InstanceError::Io { action, path, source })
+        let directory = std::fs::metadata(directory).map_err(io_error("look at", directory))?;
+        Ok(write_whole(&self.path, |file| self.text(&directory, &file.metadata()?))?)
     }
 
-    fn text(&self, directory_inode: u64, file_inode: u64) -> io::Result<String> {
+    fn text(&self, directory: &Metadata, file: &Metadata) -> io::Result<String> {
         let (signs_since, lost) = match &self.since {
             Since::Never => ("never".to_owned(), String::new()),
             Since::Registration => ("registration".to_owned(), String::new()),
@@ -227,8 +261,10 @@ impl Instance {
             chain: self.chain,
             vote_key: self.vote_key,
             machine: machine_id(),
-            directory_inode,
-            file_inode,
+            directory_inode: directory.ino(),
+            file_inode: file.ino(),
+            directory_made: made(directory),
+            file_made: made(file),
             signs_since,
             lost,
             drawn: self.drawn.iter().map(hex::encode).collect(),
@@ -320,6 +356,31 @@ mod tests {
         assert!(unusable(&original).contains("inode of the file"));
         std::fs::rename(original.join("kept"), &file).unwrap();
         assert_eq!(intact(&original).0, Since::Registration);
+    }
+
+    #[test]
+    fn an_inode_that_was_given_again_is_told_by_the_time_it_was_made_and_older_files_are_read() {
+        let root = tempfile::tempdir().unwrap();
+        begin(root.path(), Since::Registration, Vec::new());
+        let path = root.path().join(INSTANCE_FILE_NAME);
+        let text = std::fs::read_to_string(&path).unwrap();
+        // As an archive unpacked in place leaves it: written in place here, so the inodes are the same.
+        for (key, what) in
+            [("directory_made", "time the directory was made"), ("file_made", "`instance` was made")]
+        {
+            let line = |line: &&str| line.starts_with(key);
+            let Some(found) = text.lines().find(line) else {
+                // The file system does not tell.
+                assert!(made(&std::fs::metadata(&path).unwrap()).is_none());
+                continue;
+            };
+            std::fs::write(&path, text.replace(found, &format!("{key} = \"1700000000.000000001\""))).unwrap();
+            let said = unusable(root.path());
+            assert!(said.contains(what) && said.contains("1700000000.000000001"), "{said}");
+        }
+        let older = text.lines().filter(|line| !line.contains("_made = "));
+        std::fs::write(&path, older.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        assert_eq!(intact(root.path()).0, Since::Registration);
     }
 
     #[test]

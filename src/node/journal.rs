@@ -71,11 +71,16 @@ pub enum JournalError {
     #[error("`{path}` does not belong into the vote log: move it away")]
     Stray { path: PathBuf },
     /// The height does not end and its log has reached the bound.
-    #[error("vote log `{path}` has reached {bytes} bytes in one height: nothing more is signed")]
+    #[error(
+        "vote log `{path}` has reached {bytes} bytes in one height: nothing more is signed; see in `masternode status` \
+         who keeps the others from deciding it, and start again when they have"
+    )]
     Full { path: PathBuf, bytes: u64 },
     /// An earlier failure.
-    #[error("the vote log failed before and is closed until the next start")]
-    Poisoned,
+    #[error(
+        "vote log `{path}` failed before and is closed: put right what the log of the node says of it, and start again"
+    )]
+    Poisoned { path: PathBuf },
 }
 
 impl JournalError {
@@ -273,7 +278,7 @@ impl Journal {
     /// [`JournalError::is_full`]: then it may be tried again.
     pub fn commit(&mut self) -> Result<(), JournalError> {
         if self.poisoned {
-            return Err(JournalError::Poisoned);
+            return Err(JournalError::Poisoned { path: self.directory.clone() });
         }
         let result = self.write_group();
         self.poisoned = result.as_ref().is_err_and(|error| !error.is_full());
@@ -321,7 +326,7 @@ impl Journal {
     /// [`JournalError`]; the journal is closed then, unless [`JournalError::is_full`].
     pub fn next_height(&mut self, height: u64, durable_height: u64) -> Result<(), JournalError> {
         if self.poisoned {
-            return Err(JournalError::Poisoned);
+            return Err(JournalError::Poisoned { path: self.directory.clone() });
         }
         let result = self.roll(height, durable_height);
         self.poisoned = result.as_ref().is_err_and(|error| !error.is_full());

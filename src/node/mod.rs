@@ -2,7 +2,9 @@
 
 pub mod archivist;
 pub mod assemble;
+pub mod banned;
 pub mod blocks;
+pub mod charges;
 pub mod clock;
 pub mod clock_judge;
 pub mod data_dir;

@@ -5,6 +5,7 @@
 //! used are renamed. A database that cannot be used ends the start.
 
 use crate::config::Config;
+use crate::config::names;
 use crate::consensus::host::Host as _;
 use crate::consensus::machine::Machine;
 use crate::consensus::signer::Signer;
@@ -29,10 +30,6 @@ use crate::primitives::keys::{PublicKey, SecretKey};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Folder of the log of a node without a vote key in a directory that has signed: that log must stay as it
-/// is.
-const UNSIGNED_LOG_NAME: &str = "journal-unsigned";
 
 /// What is on disk, opened and replayed.
 pub struct Opened {
@@ -137,7 +134,8 @@ fn open_to_vote(
 /// Opens the log of a node without a vote key; the log of a key is not for it.
 fn open_to_observe(config: &Config, store: Store, floor: SignFloor) -> Result<Opened, NodeError> {
     let signed = floor.is_bound();
-    let directory = if signed { config.data_dir.join(UNSIGNED_LOG_NAME) } else { config.journal_path() };
+    let directory =
+        if signed { config.data_dir.join(names::JOURNAL_UNSIGNED) } else { config.journal_path() };
     if let Some((oldest, _)) = Journal::heights(&directory)?
         && oldest > store.height().saturating_add(1)
     {

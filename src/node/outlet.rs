@@ -7,6 +7,7 @@ use crate::consensus::trust::Route;
 use crate::ledger::Ledger;
 use crate::ledger::apply::BlockWrite;
 use crate::network::Network;
+use crate::network::bans::offence::{Charge, Offence};
 use crate::network::members::Member;
 use crate::network::router::Recipients;
 use crate::node::blocks::RecentBlocks;
@@ -19,7 +20,10 @@ use crate::node::prover::Prover;
 use crate::node::space::{Space, Writer};
 use crate::node::sync::SyncEvent;
 use crate::primitives::committee::Member as CommitteeMember;
+use crate::primitives::keys::PublicKey;
+use crate::primitives::masternode::MasternodeStatus;
 use crate::primitives::message::PeerId;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -51,8 +55,8 @@ pub struct Outlet {
 
 impl Outlet {
     fn misbehaved(&self, peer: PeerId, what: &str) {
-        tracing::warn!(peer = %peer.0.short(), what, "disconnecting a peer that sent what no honest peer sends");
-        self.network.disconnect(peer, what);
+        // A matter of which chain is trusted; see `Machine::accepts_pulled`.
+        self.network.charge(peer, &Charge::new(Offence::Disagreement, "block", what));
     }
 
     fn store_block(&self, height: u64) {
@@ -78,6 +82,14 @@ pub fn members(ledger: &Ledger) -> Vec<Member> {
         endpoint: tip.registry.entry(member.id).and_then(|entry| entry.endpoint),
     };
     tip.next_committee.members().iter().map(member).collect()
+}
+
+/// Keys of the masternodes that vote or may again: whose word on where they are is worth keeping.
+pub fn registered(ledger: &Ledger) -> BTreeSet<PublicKey> {
+    let tip = ledger.tip();
+    let may_vote =
+        |status: MasternodeStatus| matches!(status, MasternodeStatus::Active | MasternodeStatus::Jailed);
+    tip.registry.entries().filter(|entry| may_vote(entry.status)).map(|entry| entry.vote_key).collect()
 }
 
 /// What an operator looks for in the log when the node does not sign; `event` does not change.
@@ -136,6 +148,7 @@ impl Sink for Outlet {
                 self.store_block(height);
                 self.prover.claims.ended(height);
                 self.network.set_committee(members(&self.prover.ledger));
+                self.network.set_registered(registered(&self.prover.ledger));
             }
             Output::Notice(notice) => log_notice(notice),
             Output::Final { height, claim, .. } => self.prover.claims.add(*height, claim.clone()),

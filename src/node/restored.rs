@@ -5,13 +5,12 @@
 //! vote key takes it up: the file goes when the new `instance` says durably that the log is lost. So no
 //! crash in between makes the directory look like a new or a whole one.
 
+use crate::durable::{sync_folder, write_whole};
 use crate::node::instance::{self, Finding, InstanceError};
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::ChainId;
 use crate::primitives::keys::PublicKey;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::Path;
 
 /// Name of the file in the data directory.
@@ -29,16 +28,7 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Inst
 /// # Errors
 /// [`InstanceError::Io`].
 pub fn write(data_dir: &Path, note: &str) -> Result<(), InstanceError> {
-    let path = data_dir.join(NOTE_FILE_NAME);
-    let mut options = OpenOptions::new();
-    let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
-    let mut file = opened.map_err(io_error("create", &path))?;
-    writeln!(file, "{note}").and_then(|()| file.sync_all()).map_err(io_error("write", &path))?;
-    sync(data_dir)
-}
-
-fn sync(data_dir: &Path) -> Result<(), InstanceError> {
-    File::open(data_dir).and_then(|folder| folder.sync_all()).map_err(io_error("sync", data_dir))
+    Ok(write_whole(&data_dir.join(NOTE_FILE_NAME), |_| Ok(format!("{note}\n")))?)
 }
 
 /// What is known of the vote log of a directory: as [`instance::find`], unless the directory was restored.
@@ -65,7 +55,7 @@ pub fn find(data_dir: &Path, chain: ChainId, vote_key: PublicKey) -> Result<Find
 pub fn taken_up(data_dir: &Path) -> Result<(), InstanceError> {
     let path = data_dir.join(NOTE_FILE_NAME);
     match std::fs::remove_file(&path) {
-        Ok(()) => sync(data_dir),
+        Ok(()) => Ok(sync_folder(data_dir)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(io_error("remove", &path)(error)),
     }

@@ -6,11 +6,13 @@
 //! dropped and come again when others vote for them.
 
 use crate::network::NetworkEvent;
+use crate::node::banned;
 use crate::node::clock;
 use crate::node::hub::Hub;
 use crate::node::lanes::Lane;
 use crate::node::served::Desk;
 use crate::node::snapshots::server::is_request;
+use crate::node::sources::reach_info;
 use crate::node::sync::SyncEvent;
 use crate::node::verify::{Verifier, Work};
 use crate::pool::Pool;
@@ -98,8 +100,13 @@ impl Router {
                 // A full queue keeps a pull until its deadline.
                 let _later = self.pulls.try_send(SyncEvent::Gone(peer));
             }
+            NetworkEvent::Bans(news) => banned::tell(&self.hub, &news),
             NetworkEvent::StoodStill { lasted, suspended } => {
                 self.hub.stood_still(clock::now(), lasted, suspended);
+            }
+            NetworkEvent::Reachability(found) => {
+                self.hub.publish(clock::wall_ms(), EventKind::Reachability(reach_info(found)));
+                self.hub.request_refresh();
             }
             NetworkEvent::Refused { address, reason } => {
                 tracing::warn!(%address, %reason, "connection refused");

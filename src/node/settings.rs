@@ -2,9 +2,11 @@
 
 use crate::config::Config;
 use crate::consensus::timing::Timing;
+use crate::network::governor::Budgets;
 use crate::network::{Bootstrap, NetworkOptions};
 use crate::node::space::SpaceLimits;
 use crate::pool::PoolLimits;
+use crate::primitives::params::Params;
 use std::time::Duration;
 
 /// Timers of the machine.
@@ -39,9 +41,9 @@ pub fn pool_limits(config: &Config) -> PoolLimits {
     }
 }
 
-/// Settings of the network.
+/// Settings of the network with these parameters.
 #[must_use]
-pub fn network_options(config: &Config) -> NetworkOptions {
+pub fn network_options(config: &Config, params: &Params) -> NetworkOptions {
     let p2p = &config.p2p;
     let bootstrap = p2p.bootstrap.iter().map(|peer| Bootstrap {
         key: peer.key,
@@ -57,7 +59,9 @@ pub fn network_options(config: &Config) -> NetworkOptions {
         of_site_max: p2p.inbound_of_network_max as usize,
         outbound_target: p2p.outbound_target as usize,
         latency: Duration::from_millis(p2p.latency_ms),
-        peers_file: Some(config.data_dir.join("peers")),
+        peers_file: Some(config.peers_path()),
+        bans_file: Some(config.bans_path()),
+        budgets: Budgets::of(params),
         ping_interval: Duration::from_secs(p2p.ping_interval_s.max(1)),
         ..NetworkOptions::new(p2p.listen)
     }

@@ -2,11 +2,20 @@
 
 use crate::ledger::Ledger;
 use crate::network::Network;
+use crate::network::reach::Reachability;
 use crate::node::assemble::Sources;
 use crate::pool::Pool;
+use crate::telemetry::reach::ReachInfo;
 use crate::telemetry::snapshot::{ChainInfo, PeerInfo, PeersInfo, PoolInfo};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+
+/// As it is shown.
+#[must_use]
+pub fn reach_info(found: Reachability) -> ReachInfo {
+    let Reachability { time_ms, port, reached, tried } = found;
+    ReachInfo { time_ms, port, reached, tried }
+}
 
 /// The parts of a running node.
 pub struct NodeSources {
@@ -67,8 +76,15 @@ impl Sources for NodeSources {
             members_out: counts.members_out as u64,
             inbound_max: self.inbound_max,
             known_addresses: counts.known_addresses as u64,
+            reach: network.reachability().map(reach_info),
             bytes_in: counts.bytes_in,
             bytes_out: counts.bytes_out,
+            throttled: counts.throttled,
+            bans: counts.bans.bans as u64,
+            offences: counts.bans.offences,
+            automatic_bans: counts.bans.automatic,
+            refused_banned: counts.bans.refused,
+            ban_breaker_open: counts.bans.breaker_open,
             list: list.collect(),
         }
     }

@@ -116,8 +116,8 @@ impl NodeError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Store(StoreError::Unavailable { .. } | StoreError::Full { .. })
-            | Self::Journal(JournalError::Io { .. })
+            Self::Store(error) if error.may_pass() => 1,
+            Self::Journal(JournalError::Io { .. })
             | Self::Floor(FloorError::Io { .. })
             | Self::Instance(InstanceError::Io { .. })
             | Self::Network(NetworkError::Listen { .. })
@@ -164,7 +164,7 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
             let height = Arc::new(AtomicU64::new(0));
             let (events, received) = mpsc::channel(EVENTS_WAITING_MAX);
             height.store(opened.ledger.tip().header.height, Ordering::Release);
-            let network_options = settings::network_options(&options.config);
+            let network_options = settings::network_options(&options.config, &options.genesis.params);
             let network =
                 Network::start(network_options, identity(&options), Arc::clone(&height), events).await?;
             Joined { network: Arc::new(network), received, early: Vec::new(), height }
@@ -172,6 +172,7 @@ pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
     };
     joined.height.store(opened.ledger.tip().header.height, Ordering::Release);
     joined.network.set_committee(outlet::members(&opened.ledger));
+    joined.network.set_registered(outlet::registered(&opened.ledger));
     let control = ControlServer::bind(&options.config.data_dir)?;
     let parts = Parts { opened, joined, hub, stopper, lock };
     let handle = run(&options, parts, control)?;
@@ -275,9 +276,9 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let Parts { opened, joined, hub, stopper, lock } = parts;
     let Joined { network, received, early, height } = joined;
     let Opened { store, ledger, pool, host, writes, machine, mut log, .. } = opened;
-    let store = pruner::start(Arc::new(store), options.config.storage.prune_blocks, &stopper)?;
-    let (tasks, pictures) = (TaskTracker::new(), CancellationToken::new());
     let (halt, on_fault) = (Halt::new(Arc::clone(&hub)), on_fault(&network));
+    let store = pruner::start(Arc::new(store), options.config.storage.prune_blocks, &halt, &stopper)?;
+    let (tasks, pictures) = (TaskTracker::new(), CancellationToken::new());
     let (era, durable) = (Arc::new(ArcSwap::new(machine.era())), Arc::new(AtomicU64::new(store.height())));
     let (recent, verifier) = (Arc::new(RecentBlocks::default()), Verifier::new());
     let inbox = Arc::new(Lanes::new(URGENT_WAITING_MAX, BULK_WAITING_MAX));
@@ -359,7 +360,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         stopper: stopper.clone(),
         submissions: Semaphore::new(SUBMISSIONS_MAX),
         local_address: network.local_address(),
-        network_id: network.own(),
+        network: (network.own(), Arc::downgrade(&network)),
         data_dir: options.config.data_dir.clone(),
         prover,
         archivist: Archivist::new(&store, &options.genesis, &stopper),
@@ -451,13 +452,10 @@ fn close(log: &mut VoteLog) {
     }
 }
 
-/// A peer that sent something no honest peer sends is told so and cut off.
+/// A peer that sent something no honest peer sends is told so and cut off; what counts may lead to a ban.
 fn on_fault(network: &Arc<Network>) -> OnFault {
     let network = Arc::clone(network);
-    Arc::new(move |peer, what| {
-        tracing::warn!(peer = %peer.0.short(), what, "disconnecting a peer that sent something invalid");
-        network.disconnect(peer, what);
-    })
+    Arc::new(move |peer, charge| network.charge(peer, charge))
 }
 
 impl Running {

@@ -9,6 +9,8 @@
 use crate::consensus::input::{Input, Verified};
 use crate::consensus::output::Output;
 use crate::consensus::verify::{EraContext, verify_real, verify_transactions};
+use crate::network::bans::offence::Charge;
+use crate::node::charges::{self, Mark};
 use crate::node::clock;
 use crate::node::hub::Hub;
 use crate::node::lanes::{Lane, Lanes, Taken, Waiting};
@@ -57,7 +59,7 @@ pub enum Arrival {
 }
 
 /// What a fault leads to: counted, told, the peer cut off.
-pub type OnFault = Arc<dyn Fn(PeerId, &str) + Send + Sync>;
+pub type OnFault = Arc<dyn Fn(PeerId, &Charge) + Send + Sync>;
 
 /// The queues of all workers.
 #[derive(Clone, Debug)]
@@ -137,7 +139,7 @@ pub struct Worker {
 /// Something of the urgent lane, in its order.
 enum Urgent {
     Ready(Input),
-    ToCheck(PeerId),
+    ToCheck(PeerId, Mark),
 }
 
 impl Worker {
@@ -160,7 +162,7 @@ impl Worker {
                 }
                 Work::Down { peer } => urgent.push(Urgent::Ready(Input::PeerDown { peer })),
                 Work::Message { from, message } => {
-                    urgent.push(Urgent::ToCheck(from));
+                    urgent.push(Urgent::ToCheck(from, charges::mark(&message)));
                     messages.push(message);
                 }
                 Work::Transaction { from, transaction, answer } => {
@@ -178,10 +180,10 @@ impl Worker {
         for item in urgent {
             let input = match item {
                 Urgent::Ready(input) => input,
-                Urgent::ToCheck(from) => match checked.next() {
+                Urgent::ToCheck(from, mark) => match checked.next() {
                     Some(Ok(message)) => Input::Message { from, message },
                     Some(Err(fault)) => {
-                        (self.on_fault)(from, &fault.to_string());
+                        (self.on_fault)(from, &charges::of_message(mark, &fault));
                         continue;
                     }
                     None => unreachable!("one answer a message"),
@@ -217,7 +219,7 @@ impl Worker {
 
     fn refuse(&self, from: Option<PeerId>, answer: Option<Answer>, txid: Txid, reason: Rejection) {
         if let Some(peer) = from {
-            (self.on_fault)(peer, &format!("transaction {txid}: {reason}"));
+            (self.on_fault)(peer, &charges::of_transaction(&txid, &reason));
         }
         let refused = Output::Rejected { txid, from, reason: reason.clone() };
         self.hub.observe(clock::now(), std::slice::from_ref(&refused));

@@ -36,6 +36,7 @@ impl Domain {
     pub const PARAMS: Self = Self("timecoin masternode v1 parameters");
     pub const GENESIS: Self = Self("timecoin masternode v1 genesis");
     pub const PEER: Self = Self("timecoin masternode v1 peer identity");
+    pub const ENDPOINT: Self = Self("timecoin masternode v1 endpoint record");
     pub const SNAPSHOT: Self = Self("timecoin masternode v1 snapshot");
     pub const JOURNAL: Self = Self("timecoin masternode v1 journal record");
     pub const FLOOR: Self = Self("timecoin masternode v1 sign floor");

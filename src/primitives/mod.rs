@@ -11,6 +11,7 @@ pub mod chain;
 pub mod clean;
 pub mod committee;
 pub mod encoding;
+pub mod endpoint;
 pub mod evidence;
 pub mod hash;
 pub mod keys;

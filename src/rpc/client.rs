@@ -4,11 +4,12 @@
 use crate::light::bundle::ProofBundle;
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::Txid;
-use crate::rpc::Recounted;
 use crate::rpc::control::{
     Answer, ControlError, Envelope, FRAME_BYTES_MAX, PROTOCOL_VERSION, Request, SocketAddress,
 };
 use crate::rpc::stream::{ArchiveRequest, COMPLETE, FAILED, PIECE};
+use crate::rpc::{BanOutcome, Recounted};
+use crate::telemetry::bans::BanInfo;
 use crate::telemetry::snapshot::Snapshot;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -182,6 +183,39 @@ impl ControlClient {
         }
     }
 
+    /// Bans a peer or addresses for so many seconds.
+    ///
+    /// # Errors
+    /// [`ClientError`]; refused with the reason when nobody is meant by `whom`.
+    pub fn ban(&mut self, whom: &str, length_s: u64, reason: &str) -> Result<BanOutcome, ClientError> {
+        match self.ask(Request::Ban { whom: whom.to_owned(), length_s, reason: reason.to_owned() })? {
+            Answer::Banned { outcome } => Ok(outcome),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Lifts bans, and forgets scores and back-offs with them; the bans that were lifted.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn unban(&mut self, whom: &str) -> Result<Vec<BanInfo>, ClientError> {
+        match self.ask(Request::Unban { whom: whom.to_owned() })? {
+            Answer::Unbanned { lifted } => Ok(lifted),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// All bans, the newest first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn bans(&mut self) -> Result<Vec<BanInfo>, ClientError> {
+        match self.ask(Request::ListBanned)? {
+            Answer::Bans { bans } => Ok(bans),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// An archive of the chain, to be read to its end.
     ///
     /// # Errors
@@ -247,6 +281,9 @@ impl ControlClient {
             Answer::Proof { .. } => "a proof nobody asked for",
             Answer::Archive => "an archive nobody asked for",
             Answer::Recounted { .. } => "a count nobody asked for",
+            Answer::Banned { .. } => "a ban nobody asked for",
+            Answer::Unbanned { .. } => "an end of bans nobody asked for",
+            Answer::Bans { .. } => "bans nobody asked for",
             Answer::Refused { reason } => reason,
         };
         ClientError::Garbled { dir: self.dir.clone(), reason: reason.to_owned() }

@@ -11,7 +11,8 @@ use crate::config::control_socket_in;
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::Txid;
 use crate::rpc::stream::{self, ArchiveRequest};
-use crate::rpc::{Backend, Recounted};
+use crate::rpc::{Backend, BanOutcome, Recounted};
+use crate::telemetry::bans::BanInfo;
 use crate::telemetry::snapshot::Snapshot;
 use futures_util::{SinkExt, StreamExt};
 use rustix::fs::{Mode, OFlags};
@@ -59,6 +60,12 @@ pub enum Request {
     Archive { from: u64, to: Option<u64>, state: bool },
     /// Count the stored outputs anew.
     Recount,
+    /// Ban a peer by its network key, or addresses, for so many seconds.
+    Ban { whom: String, length_s: u64, reason: String },
+    /// Lift the bans of a peer or an address, or `all`.
+    Unban { whom: String },
+    /// All bans.
+    ListBanned,
 }
 
 /// What a node answers.
@@ -77,6 +84,12 @@ pub enum Answer {
     Archive,
     /// To [`Request::Recount`].
     Recounted { recounted: Recounted },
+    /// To [`Request::Ban`].
+    Banned { outcome: BanOutcome },
+    /// To [`Request::Unban`]: the bans that were lifted.
+    Unbanned { lifted: Vec<BanInfo> },
+    /// To [`Request::ListBanned`], the newest first.
+    Bans { bans: Vec<BanInfo> },
     /// The request was refused, with the reason.
     Refused { reason: String },
 }
@@ -294,6 +307,12 @@ async fn respond(request: Result<Request, String>, backend: &Arc<dyn Backend>) -
             return Answer::Stopping;
         }
         Ok(Request::Archive { .. }) => return Answer::Archive,
+        Ok(request @ (Request::Ban { .. } | Request::Unban { .. } | Request::ListBanned)) => {
+            let backend = Arc::clone(backend);
+            let answered = tokio::task::spawn_blocking(move || keep_out(request, backend.as_ref())).await;
+            let answered = answered.map_err(|failed| failed.to_string()).flatten();
+            return answered.unwrap_or_else(|reason| Answer::Refused { reason });
+        }
         Ok(Request::Recount) => {
             let backend = Arc::clone(backend);
             let counted = tokio::task::spawn_blocking(move || backend.recount()).await;
@@ -312,6 +331,17 @@ async fn respond(request: Result<Request, String>, backend: &Arc<dyn Backend>) -
         Ok(Ok(bundle)) => Answer::Proof { bundle: hex::encode(bundle.to_bytes()) },
         Ok(Err(reason)) => Answer::Refused { reason },
         Err(failed) => Answer::Refused { reason: format!("the proof could not be made: {failed}") },
+    }
+}
+
+/// Orders about bans. Blocks: they are on disk when this returns.
+fn keep_out(request: Request, backend: &dyn Backend) -> Result<Answer, String> {
+    match request {
+        Request::Ban { whom, length_s, reason } => {
+            backend.ban(&whom, length_s, &reason).map(|outcome| Answer::Banned { outcome })
+        }
+        Request::Unban { whom } => backend.unban(&whom).map(|lifted| Answer::Unbanned { lifted }),
+        _ => backend.bans().map(|bans| Answer::Bans { bans }),
     }
 }
 
@@ -362,9 +392,44 @@ mod tests {
         fn recount(&self) -> Result<Recounted, String> {
             Ok(Recounted { height: 7, state_hash: Default::default(), outputs: 9 })
         }
+        fn ban(&self, whom: &str, length_s: u64, reason: &str) -> Result<BanOutcome, String> {
+            Ok(BanOutcome { ban: ban(whom, length_s, reason), disconnected: 2, members: 1 })
+        }
+        fn unban(&self, whom: &str) -> Result<Vec<BanInfo>, String> {
+            if whom == "all" { self.bans() } else { Err(format!("`{whom}` is nobody")) }
+        }
+        fn bans(&self) -> Result<Vec<BanInfo>, String> {
+            Ok(vec![ban("203.0.113.0/24", 60, "noise")])
+        }
         fn stop(&self, reason: CleanText) {
             *self.stopped.lock() = Some(reason);
         }
+    }
+
+    fn ban(subject: &str, length_s: u64, reason: &str) -> BanInfo {
+        BanInfo {
+            subject: subject.into(),
+            since_ms: 1000,
+            until_ms: 1000 + 1000 * length_s,
+            automatic: false,
+            reason: reason.into(),
+            evidence: CleanText::default(),
+            address: None,
+        }
+    }
+
+    #[test]
+    fn bans_are_ordered_lifted_and_listed_over_the_socket() {
+        let dir = tempfile::tempdir().expect("a directory");
+        with_server(dir.path(), &fixed(), |dir| {
+            let mut client = ControlClient::connect(&dir).expect("connected");
+            let outcome = client.ban("198.51.100.7", 7, "spam").expect("banned");
+            assert_eq!((outcome.ban, outcome.members), (ban("198.51.100.7", 7, "spam"), 1));
+            let listed = client.bans().expect("listed");
+            assert_eq!(client.unban("all").expect("lifted"), listed);
+            let refused = client.unban("x").expect_err("nobody");
+            assert!(refused.to_string().contains("`x` is nobody"), "{refused}");
+        });
     }
 
     fn snapshot() -> Snapshot {

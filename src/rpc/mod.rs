@@ -11,6 +11,7 @@ use crate::light::bundle::ProofBundle;
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::{Hash, Txid};
 use crate::rpc::stream::ArchiveRequest;
+use crate::telemetry::bans::BanInfo;
 use crate::telemetry::snapshot::Snapshot;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -25,6 +26,16 @@ pub struct Recounted {
     pub state_hash: Hash,
     /// Unspent outputs after it.
     pub outputs: u64,
+}
+
+/// What came of an order to ban.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanOutcome {
+    pub ban: BanInfo,
+    /// Connections ended by it.
+    pub disconnected: u64,
+    /// Of those, with members of the committee.
+    pub members: u64,
 }
 
 /// What a node offers to programs. Implemented by the node; no call waits for its engine.
@@ -52,6 +63,25 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// For people: what disagrees, or why it could not be counted.
     fn recount(&self) -> Result<Recounted, String>;
+
+    /// Bans a peer by its key or addresses by themselves, for so many seconds; the error says why not. Blocks: writes
+    /// a file.
+    ///
+    /// # Errors
+    /// For people.
+    fn ban(&self, whom: &str, length_s: u64, reason: &str) -> Result<BanOutcome, String>;
+
+    /// Lifts the bans of a peer or an address, or `all`, and forgets scores and back-offs. Blocks: writes a file.
+    ///
+    /// # Errors
+    /// For people.
+    fn unban(&self, whom: &str) -> Result<Vec<BanInfo>, String>;
+
+    /// All bans, the newest first.
+    ///
+    /// # Errors
+    /// For people.
+    fn bans(&self) -> Result<Vec<BanInfo>, String>;
 
     /// Asks the node to stop in order; returns at once.
     fn stop(&self, reason: CleanText);

@@ -2,8 +2,10 @@
 
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::{BlockId, Txid};
+use crate::telemetry::bans::BanInfo;
 use crate::telemetry::cause::{GapCount, MissedVote, StalledRound};
 use crate::telemetry::log::LogRecord;
+use crate::telemetry::reach::ReachInfo;
 use crate::telemetry::snapshot::SyncInfo;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,14 @@ pub enum EventKind {
     PeerDisconnected { peer: String, address: CleanText, reason: CleanText },
     /// A connection was refused, with the reason told to the other side.
     PeerRefused { address: CleanText, reason: CleanText },
+    /// Peers have dialled this node back, or tried to.
+    Reachability(ReachInfo),
+    /// Somebody is banned from now on.
+    PeerBanned(BanInfo),
+    /// A ban is over; `lifted` by the operator, or its time was up.
+    PeerUnbanned { subject: CleanText, lifted: bool },
+    /// Automatic bans are stopped for some minutes: `wanted` of `peers` would have been banned within a minute.
+    BreakerOpen { wanted: u32, peers: u32 },
     /// This node itself stood still and is back; `suspended` with the whole machine.
     StoodStill { lasted_ms: u64, suspended: bool },
     /// A vote batch was counted; `own` for this node's.

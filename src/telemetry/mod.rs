@@ -7,9 +7,11 @@
 //!
 //! [`CleanText`]: crate::primitives::clean::CleanText
 
+pub mod bans;
 pub mod cause;
 pub mod clock;
 pub mod event;
 pub mod histogram;
 pub mod log;
+pub mod reach;
 pub mod snapshot;

@@ -9,6 +9,7 @@ use crate::primitives::transaction::TxStatus;
 use crate::telemetry::cause::{MissCause, PaymentGap, StalledRound};
 use crate::telemetry::clock::ClockInfo;
 use crate::telemetry::histogram::Percentiles;
+use crate::telemetry::reach::ReachInfo;
 use serde::{Deserialize, Serialize};
 
 /// Everything a console or `status --json` shows. Measured at `time_ms`; nothing in it is a constant
@@ -304,8 +305,22 @@ pub struct PeersInfo {
     pub members_out: u64,
     pub inbound_max: u64,
     pub known_addresses: u64,
+    /// Whether peers can dial this node; `None` until some have tried.
+    pub reach: Option<ReachInfo>,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    /// How often a peer was slowed down because it sent more than any honest node does.
+    pub throttled: u64,
+    /// Peers and ranges of addresses that are banned.
+    pub bans: u64,
+    /// Offences of peers since start that count towards a ban.
+    pub offences: u64,
+    /// Bans since start that this node ordered itself.
+    pub automatic_bans: u64,
+    /// Connections refused since start because of a ban.
+    pub refused_banned: u64,
+    /// Whether automatic bans are stopped because too many peers would have been banned.
+    pub ban_breaker_open: bool,
     pub list: Vec<PeerInfo>,
 }
 

@@ -12,10 +12,11 @@ use crate::archive::frames::ArchiveReader;
 use crate::archive::source::{Source, Wish};
 use crate::config::Config;
 use crate::ledger::genesis::Genesis;
-use crate::ledger::store::folder::refuse_unknown_format;
+use crate::ledger::store::folder::refuse_other_format;
 use crate::ledger::store::{Store, StoreOptions};
 use crate::node::clock;
 use crate::node::data_dir;
+use crate::node::snapshots::swap;
 use crate::rpc::client::{ArchiveStream, ClientError, ControlClient};
 use crate::rpc::stream::ArchiveRequest;
 use crate::tools::files::{Hashing, Staging, create_new, open_afresh, read_small, write_new};
@@ -78,16 +79,18 @@ impl Chain {
             Err(error) => return Err(error.into()),
         }
         let database = config.database_path();
-        if !database.join("db").exists() {
+        if !database.join("db").exists() && !swap::is_waiting(&database) {
             let text = format!(
                 "{}: no database: this node has never run, so there is nothing to read",
                 database.display()
             );
             return Err(ToolError::Refused(text));
         }
-        refuse_unknown_format(&database)?;
+        refuse_other_format(&database)?;
         // Also held by a node that is just starting or stopping.
         let lock = data_dir::lock(&config.data_dir, &config.lock_path())?;
+        swap::complete(&database).map_err(ToolError::io("be put in place", &database))?;
+        refuse_other_format(&database)?;
         let options = StoreOptions { cache_bytes: config.storage.cache_bytes };
         let store = Store::open(&database, genesis, options)?;
         Ok(Self::Stopped(Arc::new(store), lock))
@@ -229,19 +232,24 @@ fn copied(from: &Path, folder: &Path, name: &str, bytes_max: u64) -> Result<List
     Ok(Listed { name: name.to_owned(), bytes: bytes.len() as u64, blake3 })
 }
 
+/// Where a configuration says the keys are, each with its name in a backup: vote, network, wallet.
+#[must_use]
+pub fn key_files(config: &Config) -> [(PathBuf, String); 3] {
+    let named = |name: &str| format!("{KEYS_FOLDER_NAME}/{name}.key");
+    [
+        (config.vote_key_path(), named("vote")),
+        (config.network_key_path(), named("network")),
+        (config.wallet_key_path(), named("wallet")),
+    ]
+}
+
 /// The key files that are there, as they are; the one of the wallet may be kept elsewhere.
 fn keys(config: &Config, folder: &Path) -> Result<Vec<Listed>, ToolError> {
     let keys = folder.join(KEYS_FOLDER_NAME);
     let made = std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&keys);
     made.map_err(ToolError::io("be made", &keys))?;
     let mut files = Vec::new();
-    let sources = [
-        (config.vote_key_path(), "vote.key"),
-        (config.network_key_path(), "network.key"),
-        (config.wallet_key_path(), "wallet.key"),
-    ];
-    for (path, name) in sources.into_iter().filter(|(path, _)| path.exists()) {
-        let name = format!("{KEYS_FOLDER_NAME}/{name}");
+    for (path, name) in key_files(config).into_iter().filter(|(path, _)| path.exists()) {
         files.push(copied(&path, folder, &name, SMALL_BYTES_MAX)?);
     }
     crate::tools::files::sync(&keys)?;

@@ -17,6 +17,7 @@ use crate::ledger::genesis::Genesis;
 use crate::ledger::store::folder::refuse_unknown_format;
 use crate::ledger::store::{Store, StoreOptions};
 use crate::node::host::{ChainHost, WriteQueue};
+use crate::node::snapshots::swap;
 use crate::node::{data_dir, settings};
 use crate::pool::Pool;
 use crate::primitives::block::Block;
@@ -95,8 +96,11 @@ pub fn import<R: Read>(
 ) -> Result<Imported, ToolError> {
     refuse_unknown_format(&config.database_path())?;
     let _lock = data_dir::lock(&config.data_dir, &config.lock_path())?;
+    let database = config.database_path();
+    // The blocks are to go into the database that the next start opens.
+    swap::complete(&database).map_err(ToolError::io("be put in place", &database))?;
     let options = StoreOptions { cache_bytes: config.storage.cache_bytes };
-    let store = Store::open(&config.database_path(), genesis, options)?;
+    let store = Store::open(&database, genesis, options)?;
     let ledger = store.load()?;
     let imported = execute(Some(store), ledger, config, input, name, tell)?;
     // What is on the disk is what was executed.
@@ -107,7 +111,7 @@ pub fn import<R: Read>(
         to: None,
         bytes: imported.summary.bytes,
     });
-    Store::open(&config.database_path(), genesis, options)?.load()?;
+    Store::open(&database, genesis, options)?.load()?;
     Ok(imported)
 }
 

@@ -1,5 +1,6 @@
 //! Files that appear whole or not at all: made under another name beside their place, synced, renamed.
 
+use crate::durable::sync_folder;
 use crate::tools::ToolError;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -100,12 +101,12 @@ impl Drop for Staging {
     }
 }
 
-/// Syncs a file or folder.
+/// Syncs a folder, or a file.
 ///
 /// # Errors
 /// [`ToolError::Io`].
 pub fn sync(path: &Path) -> Result<(), ToolError> {
-    File::open(path).and_then(|open| open.sync_all()).map_err(ToolError::io("be synced", path))
+    sync_folder(path).map_err(|error| ToolError::io("be synced", path)(error.source))
 }
 
 /// Makes a file for its owner alone, which must not exist.

@@ -38,7 +38,7 @@ pub enum ToolError {
     Instance(#[from] InstanceError),
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("{}: cannot {action}: {source}", path.display())]
+    #[error("{}: cannot {action}: {source}: check path, owner, free space and disk, and try again", path.display())]
     Io {
         action: &'static str,
         path: PathBuf,
@@ -52,12 +52,9 @@ impl ToolError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Store(StoreError::Unavailable { .. })
-            | Self::Archive(
-                ArchiveError::Io { .. }
-                | ArchiveError::Range { .. }
-                | ArchiveError::Interrupted(_)
-                | ArchiveError::Store(StoreError::Unavailable { .. }),
+            Self::Store(error) | Self::Archive(ArchiveError::Store(error)) if error.may_pass() => 1,
+            Self::Archive(
+                ArchiveError::Io { .. } | ArchiveError::Range { .. } | ArchiveError::Interrupted(_),
             )
             | Self::DataDir(DataDirError::Io { .. })
             | Self::Instance(InstanceError::Io { .. })
@@ -90,3 +87,27 @@ pub struct Progress {
 
 /// Takes progress; called often.
 pub type Tell<'a> = &'a mut dyn FnMut(Progress);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_full_or_fails_may_be_tried_again_and_damage_may_not() {
+        let (file, reason) = (PathBuf::from("/data/db"), String::from("why"));
+        let errors = || {
+            [
+                (StoreError::Full { file: file.clone(), reason: reason.clone() }, 1),
+                (StoreError::Unavailable { file: file.clone(), reason: reason.clone() }, 1),
+                (StoreError::Unsynced { file: file.clone(), reason: reason.clone() }, 1),
+                (StoreError::corrupt(&file, "why"), 78),
+            ]
+        };
+        for (error, code) in errors() {
+            assert_eq!(ToolError::from(error).exit_code(), code);
+        }
+        for (error, code) in errors() {
+            assert_eq!(ToolError::from(ArchiveError::from(error)).exit_code(), code);
+        }
+    }
+}

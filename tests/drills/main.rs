@@ -160,6 +160,10 @@ fn stopped_process(daemons: &mut Daemons, victim: &str) {
     until(&format!("{victim} is connected to all others again"), || {
         (daemons.members(victim)? == 3).then_some(())
     });
+    for name in (0..4).map(|index| daemons.name(index)) {
+        let peers = &daemons.status(name).unwrap()["peers"];
+        assert_eq!(peers["automatic_bans"].as_u64(), Some(0), "{name} bans whoever was stopped");
+    }
     println!("{victim} was stopped for {lasted:?} and connected to all others {:.1?} later", begun.elapsed());
     daemons.two_more_blocks();
 }

@@ -100,7 +100,9 @@ impl Recorder {
                     NetworkEvent::Message { peer, message } => seen.on_message(peer, &message, &committee),
                     NetworkEvent::Down { .. }
                     | NetworkEvent::Refused { .. }
-                    | NetworkEvent::StoodStill { .. } => {}
+                    | NetworkEvent::Bans(_)
+                    | NetworkEvent::StoodStill { .. }
+                    | NetworkEvent::Reachability(_) => {}
                 }
             }
         });

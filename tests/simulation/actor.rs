@@ -70,7 +70,8 @@ impl Actor {
             shown: u64::MAX,
             effects: 0,
             monotonic_ahead_us: random.below(1_000_000),
-            monotonic_permille: if scenario.uneven_clocks { random.between(700, 1500) } else { 1000 },
+            // Further apart a proposer that waits may be too late for the fastest (protocol §14).
+            monotonic_permille: if scenario.uneven_clocks { random.between(850, 1200) } else { 1000 },
             wall_ahead_ms: 0,
         };
         actor.set_wall(random, 600);

@@ -55,10 +55,7 @@ fn end(code: i32, what: &str) -> ! {
 }
 
 fn store_failed(error: &StoreError) -> ! {
-    let code = match error {
-        StoreError::Unavailable { .. } | StoreError::Full { .. } => 1,
-        _ => REFUSED,
-    };
+    let code = if error.may_pass() { 1 } else { REFUSED };
     end(code, &format!("refused {error}"))
 }
 

@@ -143,6 +143,103 @@ fn a_directory_in_use_is_set_aside_on_demand_only_and_nothing_of_it_is_lost() {
 }
 
 #[test]
+fn whatever_a_node_writes_is_known_and_what_would_take_the_place_of_the_database_makes_room() {
+    let home = Home::new();
+    home.run(&["backup", "saved", "--data-dir", "node"], 0);
+    // As a new machine is prepared, and as kills in the middle of a write leave it.
+    std::fs::create_dir_all(home.join("new/keys")).unwrap();
+    for name in ["peers.new", "sign_floor.new", "instance.new", "bans", "bans.new", "db.old-1"] {
+        std::fs::write(home.join("new").join(name), "x").unwrap();
+    }
+    home.run(&["restore", "saved", "--data-dir", "new"], 0);
+    // The power failed when a fetched snapshot was about to become the database.
+    home.copy(&home.join("node/db"), "node/db.snapshot");
+    std::fs::create_dir(home.join("node/snapshot-incoming")).unwrap();
+    std::fs::remove_dir_all(home.join("node/db")).unwrap();
+    home.refused(&["restore", "saved", "--data-dir", "node"], 78, &["db.snapshot", "snapshot-incoming"]);
+    home.run(&["restore", "saved", "--data-dir", "node", "--set-aside"], 0);
+    let names = home.names("node");
+    for name in ["db", "db.snapshot.old-1", "snapshot-incoming.old-1"] {
+        assert!(names.iter().any(|found| found == name), "{name} is missing in {names:?}");
+    }
+    assert!(!names.iter().any(|name| name == "db.snapshot" || name == "snapshot-incoming"), "{names:?}");
+}
+
+#[test]
+fn a_restore_that_fails_before_anything_is_renamed_does_not_cost_the_vote_log() {
+    let home = Home::new();
+    home.run(&["backup", "saved", "--data-dir", "node"], 0);
+    // No name is left for the database.
+    for number in 1..10_000 {
+        std::fs::write(home.join(&format!("node/db.old-{number}")), "").unwrap();
+    }
+    let before = picture(&home.join("node"));
+    let restore = ["restore", "saved", "--data-dir", "node", "--set-aside"];
+    home.refused(&restore, 1, &["node/db", "cannot be renamed", "move them away"]);
+    let names = home.names("node");
+    assert!(!names.iter().any(|name| name == NOTE_FILE_NAME || name == "db.restoring"), "a trace is left");
+    let content = |picture: &[(std::path::PathBuf, Vec<u8>, u32, i64, i64)]| {
+        let files = picture.iter().filter(|(path, ..)| !path.ends_with("LOCK"));
+        files.map(|(path, bytes, ..)| (path.clone(), bytes.clone())).collect::<Vec<_>>()
+    };
+    assert!(content(&picture(&home.join("node"))) == content(&before), "refused, and yet changed");
+    // Something is renamed already when it fails: the note stays, and the names are told.
+    std::fs::remove_file(home.join("node/db.old-7")).unwrap();
+    for number in 1..10_000 {
+        std::fs::write(home.join(&format!("node/journal.old-{number}")), "").unwrap();
+    }
+    home.refused(&restore, 1, &["node/journal", "cannot be renamed", "node/db is now", "db.old-7"]);
+    assert!(home.join("node").join(NOTE_FILE_NAME).exists());
+}
+
+#[test]
+fn files_come_back_under_the_names_that_the_configuration_gives_them() {
+    let home = Home::new();
+    std::fs::create_dir(home.join("node/secret")).unwrap();
+    for (from, to) in
+        [("keys/vote.key", "secret/v.key"), ("keys/network.key", "n.key"), ("genesis.toml", "net.toml")]
+    {
+        std::fs::rename(home.join("node").join(from), home.join("node").join(to)).unwrap();
+    }
+    let name = |config: &mut toml::Table, genesis: &str| {
+        config.insert("genesis".to_owned(), genesis.into());
+        let keys = config.entry("keys").or_insert_with(|| toml::Table::new().into());
+        keys.as_table_mut().unwrap().insert("vote_key".to_owned(), "secret/v.key".into());
+        keys.as_table_mut().unwrap().insert("network_key".to_owned(), "n.key".into());
+    };
+    home.configure("node", |config| name(config, "net.toml"));
+    home.run(&["backup", "saved", "--keys", "--data-dir", "node"], 0);
+    let (out, _) = home.run(&["restore", "saved", "--data-dir", "new"], 0);
+    assert!(out.contains("net.toml") && out.contains("secret/v.key") && !out.contains("missing"), "{out}");
+    for file in ["secret/v.key", "n.key", "net.toml"] {
+        let of = |dir: &str| std::fs::read(home.join(dir).join(file)).unwrap();
+        assert_eq!(of("new"), of("node"), "{file}");
+    }
+    assert!(!home.join("new/genesis.toml").exists());
+    home.run(&["backup", "again", "--data-dir", "new"], 0);
+    // Without the keys they are asked for by their places, which are known to be of the node.
+    home.run(&["backup", "bare", "--data-dir", "node"], 0);
+    let (out, _) = home.run(&["restore", "bare", "--data-dir", "third"], 0);
+    assert!(out.contains("missing") && out.contains("third/secret/v.key"), "{out}");
+    std::fs::create_dir_all(home.join("fourth/secret")).unwrap();
+    std::fs::copy(home.join("node/masternode.toml"), home.join("fourth/masternode.toml")).unwrap();
+    home.run(&["restore", "bare", "--data-dir", "fourth"], 0);
+    // Outside of the directory nothing is written.
+    let outside = home.join("net.toml");
+    std::fs::rename(home.join("node/net.toml"), &outside).unwrap();
+    home.configure("node", |config| name(config, outside.to_str().unwrap()));
+    home.run(&["backup", "far", "--data-dir", "node"], 0);
+    home.run(&["restore", "far", "--data-dir", "fifth"], 0);
+    std::fs::remove_file(&outside).unwrap();
+    home.refused(
+        &["restore", "far", "--data-dir", "sixth"],
+        78,
+        &["net.toml", "outside of the data directory", "far/genesis.toml"],
+    );
+    assert!(!home.join("sixth").exists() && !outside.exists());
+}
+
+#[test]
 fn every_file_of_a_backup_that_is_not_as_it_was_written_is_named_before_anything_is_touched() {
     let home = Home::new();
     home.run(&["backup", "saved", "--data-dir", "node"], 0);

@@ -58,6 +58,24 @@ fn blocks_exported_and_imported_give_the_same_chain_once_and_again_and_in_parts(
 }
 
 #[test]
+fn a_database_that_waits_for_its_place_is_put_there_first_and_the_one_in_it_is_kept() {
+    let home = Home::new();
+    home.run(&["export", "all.archive", "--data-dir", "node"], 0);
+    let tip = height(&home, "node");
+    // Nothing is in its place: it is what the node has.
+    empty(&home, "new");
+    home.copy(&home.join("node/db"), "new/db.snapshot");
+    home.run(&["export", "again.archive", "--data-dir", "new"], 0);
+    assert!(home.join("new/db/CHAIN").exists() && !home.join("new/db.snapshot").exists());
+    // Something has come there: the next start would put it away, with all that was imported into it.
+    home.copy(&home.join("node/db"), "new/db.snapshot");
+    let (out, _) = home.run(&["import", "all.archive", "--data-dir", "new"], 0);
+    assert!(out.contains(&format!("0 blocks imported, {tip} were there")), "{out}");
+    assert!(home.join("new/db.old-1/CHAIN").exists() && !home.join("new/db.snapshot").exists());
+    assert_eq!(height(&home, "new"), tip);
+}
+
+#[test]
 fn what_cannot_be_exported_or_imported_is_refused_with_the_reason() {
     let home = Home::new();
     std::fs::write(home.join("there"), "precious").unwrap();

@@ -1,6 +1,7 @@
 //! One file a command. A command returns; only `main` exits.
 
 pub mod backup;
+pub mod bans;
 pub mod check_config;
 pub mod devnet;
 pub mod doctor;
@@ -76,6 +77,9 @@ pub fn execute(cli: Cli) -> Outcome {
         Some(Command::Proof(ProofCommand::Verify(args))) => proof::verify(&args),
         Some(Command::Status(args)) => status::execute(&args),
         Some(Command::Stop(args)) => stop::execute(&args),
+        Some(Command::Ban(args)) => bans::ban(&args),
+        Some(Command::Unban(args)) => bans::unban(&args),
+        Some(Command::Listbanned(args)) => bans::list(&args),
         Some(Command::Doctor(args)) => doctor::execute(&args),
         Some(Command::Backup(args)) => backup::execute(&args),
         Some(Command::Restore(args)) => restore::execute(&args),

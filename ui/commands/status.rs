@@ -7,6 +7,7 @@ use crate::commands::{Failure, Outcome, locate, output};
 use masternode::rpc::client::ControlClient;
 use masternode::telemetry::clock::ClockInfo;
 use masternode::telemetry::histogram::Percentiles;
+use masternode::telemetry::reach::ReachInfo;
 use masternode::telemetry::snapshot::{NodeState, PeersInfo, Snapshot, SyncInfo};
 use std::fmt::Write as _;
 
@@ -32,22 +33,25 @@ pub fn execute(args: &StatusArgs) -> Outcome {
     output::write(&text)
 }
 
-/// What is shown, most important first.
-fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
-    let mut facts = vec![("state", snapshot.state.label())];
-    match &snapshot.state {
+/// What keeps the node in its state, if anything does.
+fn reason(state: &NodeState) -> Option<(&'static str, String)> {
+    match state {
         NodeState::WaitingForQuorum { missing, .. } => {
             let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
-            facts.push(("missing", names.join(", ")));
+            Some(("missing", names.join(", ")))
         }
         NodeState::Halted { reason }
         | NodeState::NeedsTrustedBlock { reason }
-        | NodeState::NotSigning { reason, .. } => {
-            facts.push(("reason", reason.to_string()));
-        }
-        NodeState::Starting { phase } => facts.push(("phase", phase.to_string())),
-        _ => {}
+        | NodeState::NotSigning { reason, .. } => Some(("reason", reason.to_string())),
+        NodeState::Starting { phase } => Some(("phase", phase.to_string())),
+        _ => None,
     }
+}
+
+/// What is shown, most important first.
+fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
+    let mut facts = vec![("state", snapshot.state.label())];
+    facts.extend(reason(&snapshot.state));
     if let Some(sync) = &snapshot.sync {
         facts.push(("sync", catching_up(sync)));
     }
@@ -92,6 +96,7 @@ fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
         ),
         ("pool", format!("{} transactions, {} bytes", snapshot.pool.transactions, snapshot.pool.bytes)),
         ("peers", peers(&snapshot.peers)),
+        ("reachable", snapshot.peers.reach.as_ref().map_or_else(|| "-".to_owned(), ReachInfo::to_string)),
         ("clock", clock(&snapshot.host.clock)),
     ]);
     if let Some(stall) = &consensus.stall {
@@ -103,8 +108,9 @@ fn facts(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
 
 /// `3 in (2 members), 4 out (2 members)`.
 fn peers(peers: &PeersInfo) -> String {
-    let PeersInfo { inbound, outbound, members_in, members_out, .. } = peers;
-    format!("{inbound} in ({members_in} members), {outbound} out ({members_out} members)")
+    let PeersInfo { inbound, outbound, members_in, members_out, bans, .. } = peers;
+    let banned = if *bans > 0 { format!(", {bans} banned") } else { String::new() };
+    format!("{inbound} in ({members_in} members), {outbound} out ({members_out} members){banned}")
 }
 
 /// `+2 ms against 5 peers`, or what is wrong with it.

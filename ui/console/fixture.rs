@@ -17,6 +17,7 @@ use masternode::telemetry::clock::ClockInfo;
 use masternode::telemetry::event::{AlertLevel, Event, EventKind};
 use masternode::telemetry::histogram::Percentiles;
 use masternode::telemetry::log::{LogLevel, LogRecord};
+use masternode::telemetry::reach::ReachInfo;
 use masternode::telemetry::snapshot::{
     AlertInfo, ChainInfo, CheckpointInfo, ConsensusInfo, FinalityInfo, HostInfo, MemberInfo, MissInfo,
     NodeInfo, NodeState, OpenTransaction, PeerInfo, PeersInfo, PoolEntryInfo, PoolInfo, RejectionInfo,
@@ -244,17 +245,7 @@ pub fn snapshot(own: u16) -> Snapshot {
             checkpoint_pause: percentiles(48, 52_000, 81_000, 96_000, 312_000),
         },
         pool: pool(),
-        peers: PeersInfo {
-            inbound: 3,
-            outbound: 3,
-            members_in: 2,
-            members_out: 2,
-            inbound_max: 64,
-            known_addresses: 12,
-            bytes_in: 148_200_100,
-            bytes_out: 151_020_044,
-            list: (0..6).map(peer).collect(),
-        },
+        peers: peers(),
         members: (0..4).map(|voter| member(voter, own)).collect(),
         checkpoints: (0..96).rev().map(checkpoint).collect(),
         host: HostInfo {
@@ -271,6 +262,23 @@ pub fn snapshot(own: u16) -> Snapshot {
             level: AlertLevel::Warning,
             text: CleanText::new("node-4 missed 4 of the last 32 checkpoints"),
         }],
+    }
+}
+
+fn peers() -> PeersInfo {
+    PeersInfo {
+        inbound: 3,
+        outbound: 3,
+        members_in: 2,
+        members_out: 2,
+        inbound_max: 64,
+        known_addresses: 12,
+        reach: Some(ReachInfo { time_ms: NOW_MS - 60_000, port: 24_200, reached: 3, tried: 3 }),
+        bytes_in: 148_200_100,
+        bytes_out: 151_020_044,
+        bans: 2,
+        list: (0..6).map(peer).collect(),
+        ..PeersInfo::default()
     }
 }
 

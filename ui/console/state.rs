@@ -112,7 +112,7 @@ pub struct Logged {
 pub struct NodeData {
     pub name: CleanText,
     pub snapshot: Option<Arc<Snapshot>>,
-    /// Consensus events, oldest first, at most [`STREAM_MAX`].
+    /// Events of consensus and of bans, oldest first, at most [`STREAM_MAX`].
     pub stream: VecDeque<Arc<Event>>,
     /// Consensus events so far.
     pub streamed: u64,
@@ -301,6 +301,9 @@ fn is_consensus(kind: &EventKind) -> bool {
             | EventKind::VotesMissed { .. }
             | EventKind::PaymentVotesMissed { .. }
             | EventKind::Checkpoint { .. }
+            | EventKind::PeerBanned(_)
+            | EventKind::PeerUnbanned { .. }
+            | EventKind::BreakerOpen { .. }
     )
 }
 

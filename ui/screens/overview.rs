@@ -13,6 +13,7 @@ use crate::widgets::pane::Canvas;
 use masternode::telemetry::clock::ClockFault;
 use masternode::telemetry::event::AlertLevel;
 use masternode::telemetry::histogram::Percentiles;
+use masternode::telemetry::reach::ReachInfo;
 use masternode::telemetry::snapshot::{MemberInfo, NodeState, Snapshot, SyncInfo};
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -353,6 +354,7 @@ fn resources(canvas: &mut Canvas<'_>, snapshot: &Snapshot) {
             ),
         ),
         ("clock", format!("{} against {} peers", offset(host.clock.offset_ms), host.clock.compared)),
+        ("port", peers.reach.as_ref().map_or_else(|| UNKNOWN.to_owned(), ReachInfo::to_string)),
     ];
     for (row, (label, text)) in texts.into_iter().enumerate() {
         // One cell less for the names than elsewhere: the host's line needs it at 80 columns.

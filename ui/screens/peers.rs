@@ -86,8 +86,10 @@ pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
     let Some(snapshot) = state.snapshot() else { return };
     let peers = &snapshot.peers;
     let rows = rows(state);
+    let banned = if peers.bans > 0 { format!(", {} banned", count(peers.bans)) } else { String::new() };
+    let stopped = if peers.ban_breaker_open { ", bans STOPPED" } else { "" };
     let note = format!(
-        "{}, {} addresses known, rx {}, tx {}",
+        "{}{banned}{stopped}, {} known, rx {}, tx {}",
         by_kind(peers),
         count(peers.known_addresses),
         bytes(peers.bytes_in),

@@ -8,6 +8,7 @@ use crate::widgets::format::{UNKNOWN, age, clock, clock_precise, count, latency_
 use crate::widgets::meter::bar;
 use crate::widgets::pane::Canvas;
 use crate::widgets::table::{Column, table, widths, window};
+use masternode::primitives::clean::CleanText;
 use masternode::telemetry::cause::{GapCount, name_all};
 use masternode::telemetry::event::{Event, EventKind};
 use masternode::telemetry::snapshot::{MemberInfo, OpenTransaction, SignMark, Snapshot};
@@ -123,8 +124,24 @@ pub fn describe(kind: &EventKind) -> (Role, String) {
             );
             (Role::Good, text)
         }
+        EventKind::PeerBanned(ban) => {
+            let evidence = if ban.evidence.as_str().is_empty() { "" } else { ": " };
+            (Role::Warn, format!("banned {}, {}{evidence}{}", short(&ban.subject), ban.reason, ban.evidence))
+        }
+        EventKind::PeerUnbanned { subject, lifted } => {
+            let how = if *lifted { "lifted" } else { "over" };
+            (Role::Info, format!("ban of {} {how}", short(subject)))
+        }
+        EventKind::BreakerOpen { wanted, peers } => {
+            (Role::Bad, format!("{wanted} of {peers} peers would be banned: automatic bans stopped"))
+        }
         _ => (Role::Dim, String::new()),
     }
+}
+
+/// A key by its first digits, an address whole.
+fn short(subject: &CleanText) -> String {
+    subject.as_str().chars().take(if subject.as_str().len() == 64 { 8 } else { 64 }).collect()
 }
 
 /// The last marks of a member that fit into `width` cells.

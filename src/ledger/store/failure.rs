@@ -43,9 +43,7 @@ impl Failure {
                 }
                 StoreError::io(dir, &error)
             }
-            Self::Sync(error) => {
-                StoreError::Unavailable { file: dir.to_owned(), reason: format!("syncing failed: {error}") }
-            }
+            Self::Sync(error) => StoreError::Unsynced { file: dir.to_owned(), reason: error.to_string() },
             Self::Sled(error) => StoreError::corrupt(&dir.join("db"), error.to_string()),
         }
     }

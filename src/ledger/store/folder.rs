@@ -37,6 +37,12 @@ pub enum StoreError {
          program version that wrote it, or {START_ANEW}", file.display()
     )]
     WrongFormat { file: PathBuf, found: String },
+    /// Written by an older version, and not to be migrated on this occasion. Nothing was changed.
+    #[error(
+        "{}: database format {found}, a start of this program brings it to {FORMAT} for good, and only reading it would, \
+         too: copy the folder if you want it as it is, start the node once, and try again", file.display()
+    )]
+    OlderFormat { file: PathBuf, found: u32 },
     /// What is asked for was pruned, or lies before the snapshot the database began with.
     #[error(
         "the transactions of block {height} are not kept here, only those from block {first} on: ask a node that keeps \
@@ -52,6 +58,13 @@ pub enum StoreError {
     /// The system refuses; may pass.
     #[error("{}: {reason}: check free space and permissions, then start again", file.display())]
     Unavailable { file: PathBuf, reason: String },
+    /// A sync failed, for whatever reason: what was written last may or may not be on the medium, and a sync
+    /// that succeeds later would not tell.
+    #[error(
+        "{}: syncing failed: {reason}: what was written last may be lost, so nothing more is written: look for the \
+         disk in the system's log, replace it or free space, and start again", file.display()
+    )]
+    Unsynced { file: PathBuf, reason: String },
     /// There is no space left; passes when some is made, see [`Store::reopen`](crate::ledger::store::Store::reopen).
     #[error("{}: {reason}: no space is left on the disk, or the quota is used up: free some", file.display())]
     Full { file: PathBuf, reason: String },
@@ -74,6 +87,12 @@ impl StoreError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. })
+    }
+
+    /// Whether the system is at fault, not the data, so that trying again later may help.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Unsynced { .. } | Self::Full { .. })
     }
 
     /// Damage of `file`.
@@ -102,6 +121,21 @@ pub fn refuse_unknown_format(dir: &Path) -> Result<(), StoreError> {
     match read_marker(dir, ChainId::default()) {
         Err(error @ StoreError::WrongFormat { .. }) => Err(error),
         // Told by whoever opens it.
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a database of any other version than the present one, by its marker alone, for those that are to
+/// read and not to change: opening an older one would migrate it.
+///
+/// # Errors
+/// [`StoreError::WrongFormat`] or [`StoreError::OlderFormat`].
+pub fn refuse_other_format(dir: &Path) -> Result<(), StoreError> {
+    refuse_unknown_format(dir)?;
+    let text = std::fs::read_to_string(dir.join(MARKER)).unwrap_or_default();
+    let found = text.lines().nth(1).and_then(|line| line.strip_prefix("format ")?.parse::<u32>().ok());
+    match found {
+        Some(found) if found < FORMAT => Err(StoreError::OlderFormat { file: dir.to_owned(), found }),
         _ => Ok(()),
     }
 }

@@ -36,6 +36,13 @@ fn filled(dir: &Path, genesis: &Genesis, count: usize) -> (Ledger, Vec<BlockWrit
     (ledger, writes)
 }
 
+impl Store {
+    /// From now on its syncs fail, with an error of the system, until it is given another handle.
+    pub(crate) fn fail_syncs(&self) {
+        self.trees.write().as_mut().unwrap().file = File::open("/dev/null").unwrap();
+    }
+}
+
 fn same_state(left: &Ledger, right: &Ledger) {
     let (left_tip, right_tip) = (left.tip(), right.tip());
     assert_eq!(left_tip.header, right_tip.header);
@@ -499,4 +506,26 @@ fn a_view_is_of_one_block_while_others_are_stored() {
         }
     });
     assert_eq!(store.view().unwrap().header.height, 60);
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_stored_any_more_though_a_later_sync_would_succeed() {
+    for by_pruning in [false, true] {
+        let (dir, genesis) = (tempfile::tempdir().unwrap(), genesis_with(4));
+        let ledger = filled(dir.path(), &genesis, 2).0;
+        let store = open(dir.path(), &genesis).unwrap();
+        let write = write_of(&ledger, vec![sealed(&funds(&genesis)[2], 5000, 0)]);
+        store.fail_syncs();
+        let failed = if by_pruning { store.prune(2).map(drop) } else { store.commit(&write) }.unwrap_err();
+        let text = failed.to_string();
+        assert!(matches!(failed, StoreError::Unsynced { .. }) && failed.may_pass(), "{text}");
+        assert!(text.contains(&dir.path().display().to_string()) && text.contains("start again"), "{text}");
+        // The system has told the error, and the next sync of the same file says nothing of it.
+        store.trees.write().as_mut().unwrap().file = File::open(dir.path().join("db")).unwrap();
+        for refused in [store.commit(&write), store.prune(2).map(drop), store.reopen(), store.commit(&write)]
+        {
+            assert!(matches!(refused, Err(StoreError::Unsynced { .. })), "{refused:?}");
+        }
+        assert_eq!(store.height(), 2);
+    }
 }

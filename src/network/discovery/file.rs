@@ -1,16 +1,23 @@
 //! The peers file: one fact a line, so that an operator can read it and add to it.
 //!
-//! It is replaced atomically, and a damaged one costs only the lines that are damaged. A line with an
-//! address alone counts as hearsay from that address.
+//! It holds the secret that the places of addresses depend on, so it is for its owner alone. It is replaced
+//! atomically, and a damaged one costs only the lines that are damaged. A line with an address alone counts as
+//! hearsay from that address.
 
-use std::io::{self, Read as _, Write as _};
+use crate::durable::write_whole;
+use crate::primitives::encoding::{decode, encode};
+use crate::primitives::endpoint::EndpointRecord;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-/// Lines read: every bucket full.
+/// Lines read: every bucket full, and a record of each masternode of a large network.
 const LINES_MAX: usize = 8192;
-/// Largest file read, in bytes: those lines at their longest.
-const FILE_MAX: u64 = 128 * LINES_MAX as u64;
+/// Largest file read, in bytes: those lines, a quarter of them records at their longest.
+const FILE_MAX: u64 = 384 * LINES_MAX as u64;
+
+/// Longest record of a masternode, in bytes.
+const RECORD_BYTES_MAX: usize = 512;
 
 /// What is kept between runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +30,8 @@ pub struct Remembered {
     pub tried: Vec<SocketAddr>,
     /// Hearsay, and who told it.
     pub new: Vec<(SocketAddr, IpAddr)>,
+    /// Where masternodes said they are; signatures are not checked yet.
+    pub endpoints: Vec<EndpointRecord>,
 }
 
 impl Remembered {
@@ -37,6 +46,7 @@ impl Remembered {
             }
             ["anchor", address] => push(&mut self.anchors, address.parse().ok()),
             ["tried", address] => push(&mut self.tried, address.parse().ok()),
+            ["endpoint", digits] => push(&mut self.endpoints, parse_record(digits)),
             ["new", address, teller] => push(&mut self.new, address.parse().ok().zip(teller.parse().ok())),
             [address] => {
                 let address = address.parse().ok();
@@ -52,6 +62,10 @@ fn push<T>(list: &mut Vec<T>, item: Option<T>) -> bool {
     let there = item.is_some();
     list.extend(item);
     there
+}
+
+fn parse_record(digits: &str) -> Option<EndpointRecord> {
+    decode::<EndpointRecord, RECORD_BYTES_MAX>(&hex::decode(digits).ok()?).ok()
 }
 
 fn parse_secret(digits: &str) -> Option<[u8; 32]> {
@@ -87,8 +101,9 @@ pub fn load(file: &Path) -> io::Result<Remembered> {
 /// # Errors
 /// When the file or its directory cannot be written.
 pub fn save(file: &Path, remembered: &Remembered) -> io::Result<()> {
-    let mut text =
-        String::from("# Addresses of other nodes, written by the node. Lines: anchor, tried, new.\n");
+    let mut text = String::from(
+        "# Addresses of other nodes, written by the node. Lines: anchor, tried, new, endpoint.\n",
+    );
     let mut line = |words: &[&dyn std::fmt::Display]| {
         let words: Vec<String> = words.iter().map(ToString::to_string).collect();
         text.push_str(&words.join(" "));
@@ -106,10 +121,8 @@ pub fn save(file: &Path, remembered: &Remembered) -> io::Result<()> {
     for (address, teller) in &remembered.new {
         line(&[&"new", address, teller]);
     }
-    let fresh = file.with_extension("new");
-    let mut open = std::fs::File::create(&fresh)?;
-    open.write_all(text.as_bytes())?;
-    open.sync_all()?;
-    drop(open);
-    std::fs::rename(&fresh, file)
+    for record in &remembered.endpoints {
+        line(&[&"endpoint", &hex::encode(encode(record))]);
+    }
+    write_whole(file, |_| Ok(text)).map_err(|error| io::Error::new(error.source.kind(), error))
 }

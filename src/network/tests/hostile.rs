@@ -13,15 +13,24 @@ use quinn::{ConnectionError, Endpoint};
 use std::net::SocketAddr;
 use tokio::time::timeout;
 
-struct Bare {
-    connection: quinn::Connection,
-    key: SecretKey,
+pub(super) struct Bare {
+    pub connection: quinn::Connection,
+    pub key: SecretKey,
     _endpoint: Endpoint,
 }
 
 impl Bare {
     async fn connect(to: SocketAddr, protocol: &[u8]) -> Result<Self, ConnectionError> {
-        let key = SecretKey::from_seed(&[99; 32]);
+        Self::connect_as(99, to, protocol).await
+    }
+
+    /// With the key of a seed byte: whoever was cut off is not let in again for a while.
+    pub(super) async fn connect_as(
+        seed: u8,
+        to: SocketAddr,
+        protocol: &[u8],
+    ) -> Result<Self, ConnectionError> {
+        let key = SecretKey::from_seed(&[seed; 32]);
         let configs = tls::configure(&key, protocol).unwrap();
         let endpoint = endpoint::open(loopback(0), &configs, &key).unwrap();
         let connecting = endpoint.connect_with(endpoint::client_config(&configs), to, tls::SERVER_NAME);
@@ -29,7 +38,7 @@ impl Bare {
         Ok(Self { connection, key, _endpoint: endpoint })
     }
 
-    fn hello(&self) -> Hello {
+    pub(super) fn hello(&self) -> Hello {
         Hello {
             version: PROTOCOL_VERSION,
             chain: chain(1),
@@ -44,7 +53,7 @@ impl Bare {
     }
 
     /// Says hello and returns the answer.
-    async fn greet(&self, hello: &Hello) -> Result<Hello, handshake::Refusal> {
+    pub(super) async fn greet(&self, hello: &Hello) -> Result<Hello, handshake::Refusal> {
         let (mut send, receive) = self.connection.open_bi().await.unwrap();
         handshake::send(&mut send, hello).await?;
         timeout(PATIENCE, handshake::receive(receive)).await.expect("no answer")
@@ -52,13 +61,17 @@ impl Bare {
 
     /// Connects and is accepted.
     async fn accepted(node: &mut Node) -> Self {
-        let bare = Self::connect(node.address(), PROTOCOL).await.unwrap();
+        Self::accepted_as(99, node).await
+    }
+
+    pub(super) async fn accepted_as(seed: u8, node: &mut Node) -> Self {
+        let bare = Self::connect_as(seed, node.address(), PROTOCOL).await.unwrap();
         bare.greet(&bare.hello()).await.unwrap();
         node.up().await;
         bare
     }
 
-    async fn close_code(&self) -> Option<CloseCode> {
+    pub(super) async fn close_code(&self) -> Option<CloseCode> {
         match timeout(PATIENCE, self.connection.closed()).await.expect("not closed") {
             ConnectionError::ApplicationClosed(close) => {
                 CloseCode::from_number(close.error_code.into_inner())
@@ -87,8 +100,8 @@ async fn malformed_frames_close_the_connection_with_the_reason() {
         (&[200], "unknown class 200"),
     ];
     let mut node = start(options(&[]), identity(1)).await;
-    for (bytes, expected) in cases {
-        let bare = Bare::accepted(&mut node).await;
+    for (seed, (bytes, expected)) in (50..).zip(cases) {
+        let bare = Bare::accepted_as(seed, &mut node).await;
         let mut stream = bare.connection.open_uni().await.unwrap();
         stream.write_all(bytes).await.unwrap();
         let reason = node.down().await;
@@ -124,8 +137,8 @@ async fn hellos_that_lie_are_refused_with_their_own_code() {
         (&|bare| Hello { agent: "\x1b[2J".to_owned(), ..bare.hello() }, CloseCode::BadHello),
         (&|bare| Hello { name: "x".repeat(2000), ..bare.hello() }, CloseCode::BadHello),
     ];
-    for (lie, expected) in cases {
-        let bare = Bare::connect(node.address(), PROTOCOL).await.unwrap();
+    for (seed, (lie, expected)) in (50..).zip(cases) {
+        let bare = Bare::connect_as(seed, node.address(), PROTOCOL).await.unwrap();
         let refusal = bare.greet(&lie(&bare)).await.unwrap_err();
         assert_eq!(refusal.code, Some(expected), "{refusal}");
         assert_eq!(format!("closed by the peer: {}", node.refused().await), refusal.to_string());
@@ -232,4 +245,26 @@ async fn a_second_process_with_the_same_key_is_a_peer_of_its_own_and_the_first_o
     assert_eq!(second.close_code().await, Some(CloseCode::Replaced));
     assert_eq!(node.network.counts().inbound, 2);
     drop(first);
+}
+
+#[tokio::test]
+async fn whoever_connects_and_says_nothing_gets_a_bounded_number_of_handshakes_and_keeps_nobody_out() {
+    let mut node = start(options(&[]), identity(1)).await;
+    let mut silent = Vec::new();
+    // Those that say nothing are let go after a while, so on a slow machine it takes some more of them.
+    let refused = timeout(PATIENCE, async {
+        loop {
+            match Bare::connect(node.address(), PROTOCOL).await {
+                Ok(bare) => silent.push(bare),
+                Err(ConnectionError::ConnectionClosed(close)) => return close.error_code,
+                Err(other) => panic!("refused otherwise: {other}"),
+            }
+        }
+    });
+    let code = refused.await.expect("nobody was refused");
+    assert_eq!(code, quinn::TransportErrorCode::CONNECTION_REFUSED);
+    assert!(silent.len() >= 64, "{} handshakes at once", silent.len());
+    drop(silent);
+    let one = start(options(&[node.address()]), identity(2)).await;
+    assert_eq!(node.up().await, one.id());
 }

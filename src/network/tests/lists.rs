@@ -2,10 +2,13 @@
 
 use crate::network::discovery::buckets::{BUCKET_MAX, GROUP_BUCKETS, SOURCE_BUCKETS};
 use crate::network::discovery::{AddressBook, Connected, Remembered, load, plausible, save};
+use crate::network::handshake::CloseCode;
 use crate::network::netgroup::Netgroup;
 use crate::network::queue::{Queue, Taken};
-use crate::network::tests::identity;
-use crate::primitives::message::PeerId;
+use crate::network::tests::{chain, identity};
+use crate::network::wire::Class;
+use crate::primitives::endpoint::EndpointRecord;
+use crate::primitives::message::{Message, PeerId, Status};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -189,11 +192,20 @@ fn the_peers_file_survives_damage_and_a_missing_one_is_empty() {
         anchors: vec![address("198.51.100.1:24000")],
         tried: vec![address("198.51.100.1:24000"), address("[2001:db8::1]:24000")],
         new: vec![(address("203.0.113.9:1"), "192.0.2.1".parse().unwrap())],
+        endpoints: vec![EndpointRecord::sign(
+            &identity(1).network_key,
+            chain(1),
+            identity(2).network_key.public(),
+            vec![address("198.51.100.1:24000"); 4],
+            1_700_000_000_000,
+        )],
     };
     save(&file, &remembered).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "it holds a secret");
     assert_eq!(load(&file).unwrap(), remembered);
     let mut damaged = std::fs::read(&file).unwrap();
-    damaged.splice(0..0, *b"\xff\xfe nonsense\nsecret 12\ntried nobody\n");
+    damaged.splice(0..0, *b"\xff\xfe nonsense\nsecret 12\ntried nobody\nendpoint 00\n");
     std::fs::write(&file, damaged).unwrap();
     assert_eq!(load(&file).unwrap(), remembered);
     // A line an operator added.
@@ -239,4 +251,42 @@ fn delayed_frames_leave_no_earlier_than_due() {
     assert!(matches!(queue.take(now), Taken::NotBefore(due) if due == later));
     assert_eq!(take(&queue, later), b"b");
     assert!(matches!(queue.take(later), Taken::Nothing));
+}
+
+#[test]
+fn every_reason_to_close_has_a_number_that_the_other_side_knows() {
+    let known: Vec<CloseCode> = (0..=255).filter_map(CloseCode::from_number).collect();
+    let numbers: Vec<u32> = known.iter().map(|code| code.number()).collect();
+    let expected: Vec<u32> = (1..=u32::try_from(known.len()).unwrap()).collect();
+    assert_eq!(numbers, expected, "from 1, without a gap: a number is never used again");
+    for code in [CloseCode::ShuttingDown, CloseCode::Duplicate, CloseCode::NoPong, CloseCode::TooManyOfSite] {
+        assert!(known.contains(&code));
+    }
+}
+
+/// What is decided must not wait for what is relayed, and nothing for what is caught up with
+/// (docs/decisions/0011-classes-of-messages.md).
+#[test]
+fn what_is_urgent_leaves_before_what_is_not() {
+    let order = Class::ALL.map(Class::priority);
+    assert!(order.is_sorted_by(|urgent, other| urgent > other), "{order:?}");
+    let votes = [
+        Message::Status(Status {
+            height: 1,
+            previous: Default::default(),
+            round: 0,
+            has_proposal: false,
+            prevotes: Vec::new(),
+            precommits: Vec::new(),
+            stream_heads: Vec::new(),
+        }),
+        Message::GetTransactions(Vec::new()),
+        Message::GetBlock { height: 1 },
+    ];
+    assert!(votes.iter().all(|message| Class::of(message) == Class::Votes));
+    for answer in
+        [Message::Transactions(Vec::new()), Message::Headers(Vec::new()), Message::Snapshots(Vec::new())]
+    {
+        assert_eq!(Class::of(&answer), Class::Bulk);
+    }
 }

@@ -14,6 +14,7 @@ use crate::primitives::transaction::{
     SealedTransaction, SharedTransaction, TRANSACTION_VERSION, Transaction, TransactionKind, TxStatus,
 };
 use crate::primitives::vote::Step;
+use crate::telemetry::reach::ReachInfo;
 use crate::telemetry::snapshot::{
     ChainInfo, PeerInfo, PeersInfo, PoolEntryInfo, PoolInfo, RejectionInfo, SignMark,
 };
@@ -31,7 +32,7 @@ fn committee() -> Arc<Committee> {
     Arc::new(Committee::new(members.collect()))
 }
 
-fn hub() -> Arc<Hub> {
+pub fn hub() -> Arc<Hub> {
     let identity = Identity {
         name: CleanText::new("alpha"),
         network: NetworkKind::Devnet,
@@ -174,7 +175,8 @@ impl Sources for Fixed {
             dropped: 0,
             age_ms: 900,
         };
-        PeersInfo { outbound: 3, list: vec![peer(3), peer(9), peer(4)], ..PeersInfo::default() }
+        let reach = Some(ReachInfo { time_ms: 1_700_000_000_000, port: 24202, reached: 0, tried: 5 });
+        PeersInfo { outbound: 3, reach, list: vec![peer(3), peer(9), peer(4)], ..PeersInfo::default() }
     }
 }
 
@@ -440,6 +442,9 @@ fn a_snapshot_holds_what_every_part_of_the_node_shows() {
     assert_eq!(snapshot.host.clock.compared, 3);
     let alerts: Vec<&str> = snapshot.alerts.iter().map(|alert| alert.text.as_str()).collect();
     assert!(alerts.iter().any(|text| text.contains("database falls behind")), "{alerts:?}");
+    let closed = "your port 24202/udp is not reachable from 5 of 5 peers: forward it or open the firewall";
+    let alert = snapshot.alerts.iter().find(|alert| alert.text.as_str() == closed);
+    assert_eq!(alert.map(|alert| alert.level), Some(AlertLevel::Warning), "a member is dialled: {alerts:?}");
     let text = serde_json::to_string(snapshot.as_ref()).expect("it encodes");
     assert_eq!(serde_json::from_str::<Snapshot>(&text).expect("it decodes"), *snapshot);
     compare_with_golden(snapshot.as_ref().clone());

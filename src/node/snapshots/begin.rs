@@ -19,7 +19,7 @@ use crate::node::snapshots::fetch::{Fetch, NoSnapshot, Progress, Target};
 use crate::node::snapshots::incoming;
 use crate::node::snapshots::peers::{Peers, Wire};
 use crate::node::snapshots::plan::Patience;
-use crate::node::snapshots::swap;
+use crate::node::snapshots::swap::{self, Exchange};
 use crate::node::snapshots::trail::{Anchor, Trail};
 use crate::node::start::NodeError;
 use crate::node::tasks::Stopper;
@@ -52,7 +52,7 @@ pub struct Joined {
 /// [`NodeError`] when the database or the vote log cannot be read.
 pub fn anchor(config: &Config, genesis: &Genesis) -> Result<Option<Anchor>, NodeError> {
     let off = config.sync.snapshot == SnapshotSync::Off;
-    let alone = config.p2p.bootstrap.is_empty() && !config.data_dir.join("peers").exists();
+    let alone = config.p2p.bootstrap.is_empty() && !config.peers_path().exists();
     if off || alone || has_blocks(config, genesis)? {
         return Ok(None);
     }
@@ -98,8 +98,12 @@ pub fn clear_left(config: &Config, genesis: &Genesis) -> Result<(), NodeError> {
 pub fn complete(config: &Config) -> Result<(), NodeError> {
     let database = config.database_path();
     match swap::complete(&database) {
-        Ok(true) => tracing::info!(event = "snapshot", "put the fetched snapshot in place"),
-        Ok(false) => return Ok(()),
+        Ok(Exchange::Done) => tracing::info!(event = "snapshot", "put the fetched snapshot in place"),
+        Ok(Exchange::SetAside(now)) => {
+            let now = now.display();
+            tracing::warn!(event = "snapshot", "put the fetched snapshot in place; what was there is {now}");
+        }
+        Ok(Exchange::None) => return Ok(()),
         Err(source) => return Err(NodeError::Snapshot { database, source }),
     }
     forget(&incoming_folder(config));
@@ -132,7 +136,7 @@ pub async fn join(
     hub.enter(Phase::Starting(CleanText::new("looking for peers with a snapshot")));
     let height = Arc::new(AtomicU64::new(0));
     let (events, received) = mpsc::channel(crate::node::router::EVENTS_WAITING_MAX);
-    let options = settings::network_options(config);
+    let options = settings::network_options(config, &genesis.params);
     let network = Arc::new(Network::start(options, identity, Arc::clone(&height), events).await?);
     let wire: Arc<dyn Wire> = Arc::clone(&network) as _;
     let mut peers = Peers::new(wire, received, stopper.ordered().clone());

@@ -9,6 +9,7 @@
 
 use crate::ledger::snapshot::{Checked, MANIFEST_BYTES_MAX, Manifest, SnapshotError};
 use crate::ledger::store::StoreOptions;
+use crate::network::bans::offence::{Charge, Offence};
 use crate::node::clock;
 use crate::node::snapshots::PAGE_BYTES;
 use crate::node::snapshots::incoming::{self, Incoming, IncomingError};
@@ -198,7 +199,7 @@ impl Fetch<'_> {
             .map(|(peer, _)| peer)
             .collect();
         for liar in liars {
-            self.peers.lied(liar, "a snapshot of a block that is not of the chain");
+            self.peers.disagreed(liar, "snapshots", "a snapshot of a block that is not of the chain");
         }
         if found != offer.block {
             return Err(Failed::Try("its block is not of the chain".to_owned()));
@@ -232,7 +233,7 @@ impl Fetch<'_> {
             });
             match checked {
                 Ok(checked) => return Ok(checked),
-                Err(error) => self.peers.lied(source, &error.to_string()),
+                Err(error) => self.peers.contradicted(source, offer.manifest, &error.to_string()),
             }
         }
         self.peers.give_up(offer);
@@ -279,7 +280,7 @@ impl Fetch<'_> {
         for (peer, commit) in offered {
             match checked.check_commit(self.target.chain, &commit, &verify_batch) {
                 Ok(()) => return Ok(commit),
-                Err(error) => self.peers.lied(peer, &error.to_string()),
+                Err(error) => self.peers.contradicted(peer, checked.id(), &error.to_string()),
             }
         }
         Err(Failed::Try("nobody has a certificate of its block".to_owned()))
@@ -400,7 +401,8 @@ impl Fetch<'_> {
             (Err(error), Some(peer)) if error.is_lie() => {
                 plan.refused(part);
                 plan.leave(&peer);
-                self.peers.lied(peer, &error.to_string());
+                let what = format!("part {part}: {error}");
+                self.peers.lied(peer, &Charge::new(Offence::FalseSnapshot, "snapshot-part", &what));
             }
             // What lay here is torn or of a bad sector.
             (Err(error), None) if error.is_lie() => plan.refused(part),
@@ -434,7 +436,7 @@ impl Fetch<'_> {
             Err(error) if error.is_lie() => {
                 // No honest node holds a manifest whose parts do not make up the state.
                 for source in self.peers.sources(manifest) {
-                    self.peers.lied(source, &error.to_string());
+                    self.peers.contradicted(source, manifest, &error.to_string());
                 }
                 self.peers.discard(offer);
                 let cleared = blocking(move || incoming::clear(&folder)).await;

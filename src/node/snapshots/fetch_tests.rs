@@ -115,7 +115,7 @@ impl Wire for Net {
         }
     }
 
-    fn cut_off(&self, id: PeerId, _: &str) {
+    fn cut_off(&self, id: PeerId, _: &crate::network::bans::offence::Charge) {
         self.cut_off.lock().push(id);
         self.down(id);
     }

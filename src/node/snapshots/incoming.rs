@@ -5,6 +5,7 @@
 //! database, which is filled anew from the files. One snapshot at a time; the files of another are removed.
 //! Memory: one part for each thread at work.
 
+use crate::durable::{WriteError, write_unsynced};
 use crate::ledger::apply::State;
 use crate::ledger::snapshot::{Checked, Manifest, SnapshotError, outputs};
 use crate::ledger::store::StoreOptions;
@@ -38,6 +39,12 @@ pub enum IncomingError {
     Store(#[from] StoreError),
     #[error("cannot {action} `{path}`: {source}; check space and permissions", path = path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+}
+
+impl From<WriteError> for IncomingError {
+    fn from(WriteError { action, path, source }: WriteError) -> Self {
+        Self::Io { action, path, source }
+    }
 }
 
 impl IncomingError {
@@ -110,7 +117,7 @@ impl Incoming {
             clear(folder)?;
             std::fs::create_dir_all(folder).map_err(io_error("create", folder))?;
             let bytes = crate::primitives::encoding::encode(checked.manifest());
-            write_whole(&folder.join(MANIFEST_FILE), &bytes)?;
+            write_unsynced(&folder.join(MANIFEST_FILE), &bytes)?;
         }
         let import = Import::begin(&folder.join(DATABASE_FOLDER), options)?;
         let (parts, _) = checked.parts();
@@ -150,7 +157,7 @@ impl Incoming {
     /// [`IncomingError`].
     pub fn accept(&self, part: u32, bytes: &[u8]) -> Result<(), IncomingError> {
         self.checked.check_part(part, bytes)?;
-        write_whole(&self.path(part), bytes)?;
+        write_unsynced(&self.path(part), bytes)?;
         self.take(part, bytes)
     }
 
@@ -218,14 +225,6 @@ impl Incoming {
     fn path(&self, part: u32) -> PathBuf {
         self.folder.join(format!("part-{part}"))
     }
-}
-
-/// Writes a file under another name first, so that one with its name has been written to its end.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), IncomingError> {
-    let temporary = path.with_extension("new");
-    std::fs::write(&temporary, bytes)
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .map_err(io_error("write", path))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! The connections of that time are those of the node afterwards, so the events of them are kept and handed
 //! on. Nothing is asked of a liar again, and nothing it offers counts. Bounded by the connections.
 
+use crate::network::bans::offence::{Charge, Offence};
 use crate::network::router::Recipients;
 use crate::network::{Network, NetworkEvent};
 use crate::node::clock;
@@ -25,7 +26,7 @@ pub trait Wire: Send + Sync {
     /// Sends a message to one peer.
     fn send(&self, peer: PeerId, message: &Message);
     /// Ends the connection to a peer that lied.
-    fn cut_off(&self, peer: PeerId, what: &str);
+    fn cut_off(&self, peer: PeerId, charge: &Charge);
 }
 
 impl Wire for Network {
@@ -33,8 +34,8 @@ impl Wire for Network {
         Self::send(self, Recipients::Peer(peer), message);
     }
 
-    fn cut_off(&self, peer: PeerId, what: &str) {
-        self.disconnect(peer, what);
+    fn cut_off(&self, peer: PeerId, charge: &Charge) {
+        self.charge(peer, charge);
     }
 }
 
@@ -154,7 +155,11 @@ impl Peers {
                 tracing::warn!(%address, %reason, "connection refused");
                 None
             }
-            NetworkEvent::StoodStill { .. } => None,
+            NetworkEvent::Bans(news) => {
+                tracing::warn!(?news, "bans have changed");
+                None
+            }
+            NetworkEvent::StoodStill { .. } | NetworkEvent::Reachability(_) => None,
             NetworkEvent::Message { peer, message } => self.message(peer, message),
         }
     }
@@ -256,10 +261,22 @@ impl Peers {
     }
 
     /// A peer sent what no honest one sends: it is cut off and never asked again.
-    pub fn lied(&mut self, peer: PeerId, what: &str) {
-        tracing::warn!(event = "lying-peer", peer = %peer.0.short(), what, "disconnecting a peer that lied about a snapshot");
+    pub fn lied(&mut self, peer: PeerId, charge: &Charge) {
+        let what = &charge.what;
+        tracing::warn!(event = "lying-peer", peer = %peer.0.short(), %what, "disconnecting a peer that lied about a snapshot");
         self.set_aside(peer);
-        self.wire.cut_off(peer, what);
+        self.wire.cut_off(peer, charge);
+    }
+
+    /// It contradicts the manifest it offers itself.
+    pub fn contradicted(&mut self, peer: PeerId, manifest: Hash, what: &str) {
+        let charge = Charge::new(Offence::FalseSnapshot, "snapshot", what).sample(&manifest.0);
+        self.lied(peer, &charge);
+    }
+
+    /// It sees another chain than the one this node trusts.
+    pub fn disagreed(&mut self, peer: PeerId, kind: &'static str, what: &str) {
+        self.lied(peer, &Charge::new(Offence::Disagreement, kind, what));
     }
 
     /// Nothing more is asked of a peer.

@@ -8,6 +8,7 @@
 //! Everything here can be made again, so damage costs the snapshot and nothing else. Absent: what a
 //! snapshot means, see [`ledger::snapshot`](crate::ledger::snapshot).
 
+use crate::durable::{WriteError, sync_folder, write_whole};
 use crate::ledger::snapshot::{Manifest, OUTPUT_BYTES, OUTPUTS_PER_CHUNK, REGISTRY_PART_BYTES};
 use crate::node::snapshots::PAGE_BYTES;
 use crate::primitives::certificate::Qc;
@@ -43,6 +44,12 @@ pub enum ShelfError {
          it, or set snapshots_kept = 0"
     )]
     OverBudget { needed: u64, budget: u64 },
+}
+
+impl From<WriteError> for ShelfError {
+    fn from(WriteError { action, path, source }: WriteError) -> Self {
+        Self::Io { action, path, source }
+    }
 }
 
 /// How much is kept.
@@ -251,11 +258,10 @@ impl Draft {
             pages: encoded.chunks(PAGE_BYTES).map(digest).collect(),
             parts: digests,
         };
-        write_synced(&folder.join(MANIFEST_FILE), &encoded)?;
+        write_whole(&folder.join(MANIFEST_FILE), |_| Ok(&encoded))?;
         let index = encode(&index);
         let sealed: Vec<u8> = digest(&index).0.into_iter().chain(index).collect();
-        write_synced(&folder.join(INDEX_FILE), &sealed)?;
-        sync_folder(&folder)?;
+        write_whole(&folder.join(INDEX_FILE), |_| Ok(sealed))?;
         Ok(offer)
     }
 }
@@ -353,19 +359,6 @@ fn folders(folder: &Path) -> Result<Vec<PathBuf>, ShelfError> {
         Err(error) => return Err(io_error("list", folder)(error)),
     };
     Ok(entries.filter_map(Result::ok).map(|entry| entry.path()).take(FOLDERS_MAX).collect())
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), ShelfError> {
-    let write = || {
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(io_error("write", path))
-}
-
-fn sync_folder(folder: &Path) -> Result<(), ShelfError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("sync", folder))
 }
 
 /// Removes a snapshot's folder; one that stays is tried again at the next start.

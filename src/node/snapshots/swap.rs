@@ -1,21 +1,41 @@
 //! Puts a database that was filled from a snapshot in the place of one that has no blocks yet.
 //!
 //! The filled one is whole and synced before anything is moved. It is moved beside its place first; from then
-//! on a start completes the exchange, whatever was interrupted. What makes way has no block, so it is removed.
+//! on whoever opens the database completes the exchange before, whatever was interrupted. What makes way in the
+//! run that has fetched the snapshot has no block, so it is removed; what is found there later may be anything,
+//! and is renamed.
 
+use crate::durable::sync_folder;
 use crate::ledger::store::folder::MARKER;
-use std::fs::File;
+use crate::node::traces;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Ending of a filled database on its way.
-const READY: &str = "snapshot";
+/// Name of a filled database on its way, beside its place.
+pub const READY_NAME: &str = "db.snapshot";
 
-fn ready_path(database: &Path) -> PathBuf {
-    database.with_extension(READY)
+/// What became of an interrupted exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// There was none.
+    None,
+    /// It is complete, and nothing was in the way.
+    Done,
+    /// It is complete; what was in its place has this name now.
+    SetAside(PathBuf),
 }
 
-/// Moves the database in `filled` to `database`.
+/// Whether a filled database waits for the place of `database`.
+#[must_use]
+pub fn is_waiting(database: &Path) -> bool {
+    ready_path(database).join(MARKER).exists()
+}
+
+fn ready_path(database: &Path) -> PathBuf {
+    database.with_file_name(READY_NAME)
+}
+
+/// Moves the database in `filled` to `database`, which has no block.
 ///
 /// # Errors
 /// What the system says; the next start completes what has begun.
@@ -24,23 +44,30 @@ pub fn swap_in(filled: &Path, database: &Path) -> io::Result<()> {
     remove(&ready)?;
     std::fs::rename(filled, &ready)?;
     sync_parent(database)?;
-    complete(database)?;
-    Ok(())
+    remove(database)?;
+    place(&ready, database)
 }
 
-/// Completes an interrupted exchange; whether there was one.
+/// Completes an interrupted exchange. The data directory has to be locked.
 ///
 /// # Errors
-/// What the system says.
-pub fn complete(database: &Path) -> io::Result<bool> {
-    let ready = ready_path(database);
-    if !ready.join(MARKER).exists() {
-        return Ok(false);
+/// What the system says; trying again is safe.
+pub fn complete(database: &Path) -> io::Result<Exchange> {
+    if !is_waiting(database) {
+        return Ok(Exchange::None);
     }
-    remove(database)?;
-    std::fs::rename(&ready, database)?;
-    sync_parent(database)?;
-    Ok(true)
+    let aside = match std::fs::symlink_metadata(database) {
+        Ok(_) => Exchange::SetAside(traces::set_aside(database)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Exchange::Done,
+        Err(error) => return Err(error),
+    };
+    place(&ready_path(database), database)?;
+    Ok(aside)
+}
+
+fn place(ready: &Path, database: &Path) -> io::Result<()> {
+    std::fs::rename(ready, database)?;
+    sync_parent(database)
 }
 
 fn remove(folder: &Path) -> io::Result<()> {
@@ -51,7 +78,7 @@ fn remove(folder: &Path) -> io::Result<()> {
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    sync_folder(path.parent().unwrap_or(Path::new("."))).map_err(|error| error.source)
 }
 
 #[cfg(test)]
@@ -84,10 +111,32 @@ mod tests {
                     std::fs::remove_dir_all(&old).unwrap();
                 }
             }
-            assert_eq!(complete(&old).unwrap(), step != 0);
+            let aside = root.path().join("db.old-1");
+            let expected = match step {
+                0 => Exchange::None,
+                1 | 2 => Exchange::SetAside(aside.clone()),
+                _ => Exchange::Done,
+            };
+            assert_eq!(complete(&old).unwrap(), expected, "step {step}");
             assert_eq!(std::fs::read_to_string(old.join(MARKER)).unwrap(), "new", "step {step}");
-            assert!(!ready.exists() && !complete(&old).unwrap());
+            assert!(!ready.exists() && complete(&old).unwrap() == Exchange::None);
+            assert_eq!(aside.exists(), matches!(step, 1 | 2), "step {step}");
         }
+    }
+
+    #[test]
+    fn what_came_into_the_place_since_the_interruption_is_kept_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let (old, filled) = (root.path().join("db"), root.path().join("db.snapshot"));
+        database(&filled, "fetched");
+        // An operator has put a database of theirs there meanwhile.
+        database(&old, "restored");
+        assert!(is_waiting(&old));
+        assert!(matches!(complete(&old).unwrap(), Exchange::SetAside(_)));
+        assert!(!is_waiting(&old));
+        let kept = root.path().join("db.old-1");
+        assert_eq!(std::fs::read_to_string(kept.join(MARKER)).unwrap(), "restored");
+        assert_eq!(std::fs::read_to_string(old.join(MARKER)).unwrap(), "fetched");
     }
 
     #[test]
@@ -96,7 +145,7 @@ mod tests {
         let old = root.path().join("db");
         database(&old, "old");
         std::fs::create_dir_all(root.path().join("db.snapshot")).unwrap();
-        assert!(!complete(&old).unwrap());
+        assert_eq!(complete(&old).unwrap(), Exchange::None);
         assert_eq!(std::fs::read_to_string(old.join(MARKER)).unwrap(), "old");
     }
 }

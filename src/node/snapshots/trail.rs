@@ -12,6 +12,7 @@ use crate::light::client::LightClient;
 use crate::node::clock;
 use crate::node::snapshots::peers::{Happened, Peers, Stopping};
 use crate::node::snapshots::plan::Patience;
+use crate::node::sync::route::false_headers;
 use crate::primitives::block::Header;
 use crate::primitives::encoding::decode;
 use crate::primitives::hash::{BlockId, ChainId};
@@ -201,7 +202,8 @@ impl Trail {
                         ));
                     }
                     Err(error) => {
-                        peers.lied(guide, &format!("a link between headers that proves nothing: {error}"));
+                        let what = format!("a link between headers that proves nothing: {error}");
+                        peers.disagreed(guide, "links", &what);
                         return Ok(Asked::Without);
                     }
                 }
@@ -277,7 +279,7 @@ impl Trail {
                     return Ok(Asked::Without);
                 }
                 Err(fault @ RouteFault::Invalid) => {
-                    peers.lied(guide, &fault.to_string());
+                    peers.lied(guide, &false_headers(&headers, &fault));
                     return Ok(Asked::Without);
                 }
             }

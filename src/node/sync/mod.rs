@@ -22,6 +22,8 @@ mod window;
 use crate::consensus::input::Input;
 use crate::consensus::trust::Route;
 use crate::consensus::verify::{EraContext, verify_outline};
+use crate::network::bans::offence::{Charge, Offence};
+use crate::node::charges;
 use crate::node::clock;
 use crate::node::hub::Hub;
 use crate::node::lanes::{Lane, Lanes};
@@ -285,7 +287,13 @@ impl Sync {
                     }
                 }
             }
-            Err(fault) => self.blame(peer, height, fault),
+            Err(fault) => {
+                // Against the outline of somebody else: the two may see different chains.
+                let own = partial.outlined_by == peer;
+                let offence = if own { Offence::FalseBlock } else { Offence::Disagreement };
+                let charge = Charge::new(offence, "block-bodies", fault).height(height);
+                self.blame(peer, height, &charge);
+            }
         }
     }
 
@@ -309,21 +317,25 @@ impl Sync {
                     peer.0.short()
                 );
                 self.with.hub.alert_standing(clock::now(), &text);
-                self.blame(peer, height, &fault.to_string());
+                let charge = Charge::new(Offence::Disagreement, "block", &fault.to_string()).height(height);
+                self.blame(peer, height, &charge);
                 self.reset();
             }
         }
     }
 
     /// A peer sent what no honest peer sends: it is cut off, named, and its blocks go to others.
-    fn blame(&mut self, peer: PeerId, height: u64, fault: &str) {
-        let text =
-            format!("peer {} sent {fault} (block {height}): disconnected, others are asked", peer.0.short());
+    fn blame(&mut self, peer: PeerId, height: u64, charge: &Charge) {
+        let text = format!(
+            "peer {} sent {} (block {height}): disconnected, others are asked",
+            peer.0.short(),
+            charge.what
+        );
         self.with.hub.publish(
             clock::wall_ms(),
             EventKind::Alert { level: AlertLevel::Warning, text: CleanText::new(&text) },
         );
-        (self.with.on_fault)(peer, fault);
+        (self.with.on_fault)(peer, charge);
         self.sources.remove(&peer);
         self.window.release(&peer);
     }
@@ -455,12 +467,15 @@ impl Sync {
             if let Stage::Outlined { peer, outline, qc } = &slot.stage {
                 let peer = *peer;
                 let judged = match self.way.is_beside(height, outline.header.id()) {
-                    true => Err("a block beside the way to the trusted one".to_owned()),
+                    true => {
+                        let what = "a block beside the way to the trusted one";
+                        Err(Charge::new(Offence::Disagreement, "block", what).height(height))
+                    }
                     false => verify_outline(outline, qc, &known.context, &verify_batch)
-                        .map_err(|fault| fault.to_string()),
+                        .map_err(|fault| charges::of_outline(height, &fault)),
                 };
-                if let Err(fault) = judged {
-                    self.blame(peer, height, &fault);
+                if let Err(charge) = judged {
+                    self.blame(peer, height, &charge);
                     return;
                 }
                 let Stage::Outlined { peer, outline, qc } =

@@ -10,6 +10,7 @@ use crate::consensus::input::Input;
 use crate::consensus::trust::{Route, RouteFault};
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
+use crate::network::bans::offence::{Charge, Offence};
 use crate::node::served::Send;
 use crate::node::verify::OnFault;
 use crate::primitives::block::Header;
@@ -56,6 +57,19 @@ pub fn check_stored(store: &Store, trusted: Option<TrustedHeader>) -> Result<(),
         }
         _ => Ok(()),
     }
+}
+
+/// The charge for headers that do not lead to the trusted block. Which way that is may be this node's error, and they
+/// may be the late answer to an earlier question; that each follows from the one before is the sender's to see to.
+#[must_use]
+pub fn false_headers(headers: &[Header], fault: &RouteFault) -> Charge {
+    let linked = headers
+        .iter()
+        .zip(headers.iter().skip(1))
+        .all(|(one, next)| next.previous == one.id() && Some(next.height) == one.height.checked_add(1));
+    let offence = if linked { Offence::Disagreement } else { Offence::FalseHeaders };
+    let height = headers.last().map_or(0, |header| header.height);
+    Charge::new(offence, "headers", &fault.to_string()).height(height)
 }
 
 /// The pull, if one is under way. Bounded by the length of a [`Route`].
@@ -154,7 +168,7 @@ impl RoutePull {
         active.peer = None;
         self.set_late(peer, now_us);
         if fault == RouteFault::Invalid {
-            on_fault(peer, &fault.to_string());
+            on_fault(peer, &false_headers(headers, &fault));
             return None;
         }
         self.active = None;

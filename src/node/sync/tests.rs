@@ -4,6 +4,7 @@ use super::*;
 use crate::config::Config;
 use crate::consensus::host::Host as _;
 use crate::ledger::Ledger;
+use crate::network::bans::offence::Charge;
 use crate::node::host::ChainHost;
 use crate::node::hub::Identity;
 use crate::node::settings;
@@ -66,7 +67,7 @@ impl World {
             pool,
             era: Arc::new(ArcSwap::from_pointee(era)),
             engine: Arc::new(Lanes::new(64, 64)),
-            on_fault: Arc::new(move |peer, _: &str| lying.lock().push(peer)),
+            on_fault: Arc::new(move |peer, _: &Charge| lying.lock().push(peer)),
             hub: Hub::new(identity, Arc::clone(&host.tip().next_committee), clock::now()),
             durable: Arc::new(AtomicU64::new(u64::MAX)),
         };

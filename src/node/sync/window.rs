@@ -94,6 +94,8 @@ pub enum Brought {
 pub struct Partial {
     pub outline: Outline,
     pub qc: Qc,
+    /// Who served the outline.
+    pub outlined_by: PeerId,
     /// Who served the last part.
     pub peer: PeerId,
     pub bodies: Vec<Option<SharedTransaction>>,
@@ -110,7 +112,7 @@ impl Partial {
         known: impl Fn(&crate::primitives::hash::Txid) -> Option<SharedTransaction>,
     ) -> Self {
         let bodies = outline.txids.iter().map(known).collect();
-        let mut partial = Self { outline, qc, peer, bodies, filled: 0 };
+        let mut partial = Self { outline, qc, outlined_by: peer, peer, bodies, filled: 0 };
         partial.skip();
         partial
     }

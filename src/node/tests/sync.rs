@@ -78,6 +78,7 @@ async fn liars_and_a_silent_peer_are_named_and_the_node_arrives_from_whoever_is_
     node.ledger().recount().unwrap();
     told.extend(std::iter::from_fn(|| events.try_next()).map(|event| event.kind.clone()));
     assert!(told.iter().all(|kind| said_of(kind, honest).is_none()), "an honest peer is named");
+    assert_eq!(node.snapshot().peers.throttled, 0, "answers were asked for");
     until(&node, "the end of the phase", |node| node.snapshot().sync.is_none()).await;
     cluster.stop_all().await;
 }

@@ -64,7 +64,20 @@ pub(super) fn port(patient: &Patient, report: &mut Report) {
     let place = format!("udp {listen}");
     match &patient.node {
         Node::Running(node) => {
-            report.ok("port", place, format!("the node listens at {}", node.snapshot.node.p2p_address));
+            report.ok("port", &place, format!("the node listens at {}", node.snapshot.node.p2p_address));
+            match &node.snapshot.peers.reach {
+                None => report.add("reachable", Severity::Skipped, place, "no peer has dialled back yet"),
+                Some(reach) if reach.is_doubtful() => {
+                    let (own, severity) = match node.snapshot.node.voter {
+                        Some(_) if reach.is_closed() => ("the others dial a masternode", Severity::Warning),
+                        _ => ("an observer does well without", Severity::Note),
+                    };
+                    let remedy =
+                        format!("{own}: forward the port or open the firewall, then set p2p.advertise");
+                    report.fault("reachable", severity, place, reach.to_string(), remedy);
+                }
+                Some(reach) => report.ok("reachable", place, reach.to_string()),
+            }
         }
         Node::Silent(_) => report.add("port", Severity::Skipped, place, "another process runs here"),
         Node::Stopped if patient.order.config.is_err() => {
