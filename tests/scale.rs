@@ -393,20 +393,27 @@ impl World {
                 let id = *self.ids.entry(height).or_insert_with(|| block.id());
                 assert_eq!(id, block.id(), "one block at height {height}");
                 self.figures.certificate_bytes = encode(&qc).len() as u64;
+                // Those that the freeze has overtaken are final by the block.
+                for payment in &block.transactions {
+                    self.settle(number, &payment.id(), leaves_us);
+                }
                 self.blocks.entry(height).or_insert_with(|| ((*block).clone(), qc));
             }
-            Output::Final { txid, .. } => {
-                if let Some((_, since)) = self.open.get(&txid).filter(|(node, _)| *node == number) {
-                    self.figures.finality_us.push(leaves_us - since);
-                    self.open.remove(&txid);
-                }
-            }
+            Output::Final { txid, .. } => self.settle(number, &txid, leaves_us),
             Output::Misbehaved { what, .. } => panic!("nobody lies: {what}"),
             Output::Halt { reason } => panic!("{reason}"),
             Output::Rejected { reason, .. } => {
                 assert!(reason.is_temporary() || reason.to_string().contains("known"), "{reason}");
             }
             _ => {}
+        }
+    }
+
+    /// A payment is final at a node; what counts is where it was handed in.
+    fn settle(&mut self, number: usize, txid: &Txid, at_us: u64) {
+        if let Some((_, since)) = self.open.get(txid).filter(|(node, _)| *node == number) {
+            self.figures.finality_us.push(at_us - since);
+            self.open.remove(txid);
         }
     }
 

@@ -265,7 +265,7 @@ fn every_reason_to_close_has_a_number_that_the_other_side_knows() {
 }
 
 /// What is decided must not wait for what is relayed, and nothing for what is caught up with
-/// (docs/decisions/0011-classes-of-messages.md).
+/// (docs/decisions/0012-classes-of-messages.md).
 #[test]
 fn what_is_urgent_leaves_before_what_is_not() {
     let order = Class::ALL.map(Class::priority);
