@@ -8,6 +8,7 @@ pub mod backup;
 pub mod blocks;
 pub mod doctor;
 pub mod files;
+pub mod logs;
 pub mod manifest;
 pub mod restore;
 
