@@ -8,7 +8,7 @@ use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
 use crate::node::halt::Halt;
 use crate::node::served::budget::Rate;
-use crate::node::served::{Desk, Limits, Send, Served};
+use crate::node::served::{Behind, Desk, Limits, Send, Served};
 use crate::node::snapshots::maker::Clerk;
 use crate::node::space::{Space, Writer};
 use crate::primitives::block::{Block, Header, Outline};
@@ -140,6 +140,12 @@ impl BlockServer {
     pub fn new(store: Arc<Store>, recent: Arc<RecentBlocks>, send: Send) -> (Desk, Self) {
         let (desk, served) = Served::new(LIMITS, send);
         (desk, Self { served, store, recent })
+    }
+
+    /// Makes no answer for whoever is `behind` with reading.
+    #[must_use]
+    pub fn unless(self, behind: Behind) -> Self {
+        Self { served: self.served.unless(behind), ..self }
     }
 
     /// Answers until nobody asks any more.
