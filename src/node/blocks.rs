@@ -6,9 +6,10 @@ use crate::consensus::trust::HEADERS_MAX;
 use crate::ledger::apply::BlockWrite;
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
+use crate::network::Network;
 use crate::node::halt::Halt;
 use crate::node::served::budget::Rate;
-use crate::node::served::{Behind, Desk, Limits, Send, Served};
+use crate::node::served::{Desk, Limits, Send, Served, behind_by, send_by};
 use crate::node::snapshots::maker::Clerk;
 use crate::node::space::{Space, Writer};
 use crate::primitives::block::{Block, Header, Outline};
@@ -142,10 +143,11 @@ impl BlockServer {
         (desk, Self { served, store, recent })
     }
 
-    /// Makes no answer for whoever is `behind` with reading.
+    /// A server over a network: no answer is made for whoever does not read those it was sent.
     #[must_use]
-    pub fn unless(self, behind: Behind) -> Self {
-        Self { served: self.served.unless(behind), ..self }
+    pub fn over(network: &Arc<Network>, store: &Arc<Store>, recent: &Arc<RecentBlocks>) -> (Desk, Self) {
+        let (desk, server) = Self::new(Arc::clone(store), Arc::clone(recent), send_by(network));
+        (desk, Self { served: server.served.unless(behind_by(network)), ..server })
     }
 
     /// Answers until nobody asks any more.

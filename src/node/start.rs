@@ -30,7 +30,7 @@ use crate::node::outlet::{self, BLOCKS_WAITING_MAX, Outlet};
 use crate::node::prover::Prover;
 use crate::node::pruner;
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
-use crate::node::served::{behind_by, send_by};
+use crate::node::served::send_by;
 use crate::node::settings;
 use crate::node::snapshots;
 use crate::node::snapshots::begin::{self, Joined};
@@ -297,8 +297,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         durable: Arc::clone(&durable),
     };
     let (sync, checkers) = Sync::new(syncer, wishes);
-    let (server, serving) = BlockServer::new(Arc::clone(&store), Arc::clone(&recent), send_by(&network));
-    let serving = serving.unless(behind_by(&network));
+    let (server, serving) = BlockServer::over(&network, &store, &recent);
     let (blocks, stored) = sync_channel(BLOCKS_WAITING_MAX);
     let mut outlet = Outlet {
         network: Arc::clone(&network),

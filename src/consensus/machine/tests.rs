@@ -342,6 +342,7 @@ fn an_own_old_vote_sent_back_halts_nobody() {
 #[test]
 fn messages_of_the_next_era_are_kept_within_a_bound() {
     let mut node = Node::new(0);
+    node.connect(1);
     let mut batch = match node.batch_of(1, 0, false) {
         Message::VoteBatch(batch) => batch,
         other => panic!("{other:?}"),
