@@ -1,11 +1,12 @@
 //! The ledger on disk: the one file that names sled.
 //!
-//! What was measured of sled 0.34.7 shapes it: every block is one transaction over all trees; a flush
-//! is followed by `sync_data` of the database file, as sled itself never syncs; every call runs inside
-//! `catch_unwind`, as damaged files make sled panic; a marker file outside the database tells a new
-//! folder from one whose database was lost; [`Store::load`] recounts the set hash; an index that sled was
-//! writing when it was killed is put aside before sled takes it for a whole one. Damaged data is
-//! reported with file and remedy and never repaired, emptied or deleted here.
+//! What was measured of sled 0.34.7 shapes it: a write keeps its changes in a file until they are in all
+//! trees ([`redo`]), as sled's transactions are slow and hold up all readers; a flush is followed by
+//! `sync_data` of the database file, as sled itself never syncs; every call runs inside `catch_unwind`, as
+//! damaged files make sled panic; a marker file outside the database tells a new folder from one whose
+//! database was lost; [`Store::load`] recounts the set hash; an index that sled was writing when it was killed
+//! is put aside before sled takes it for a whole one. Damaged data is reported with file and remedy and never
+//! repaired, emptied or deleted here.
 //!
 //! All calls block; they belong on a thread of their own. Absent: votes, which are the journal's.
 
@@ -20,6 +21,7 @@ mod migrate;
 mod prune;
 mod reading;
 mod records;
+mod redo;
 pub mod scan;
 #[cfg(test)]
 mod tests;
@@ -43,11 +45,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-
-/// One write is made at a time in a process. Until a write ends sled frees nothing of what it
-/// replaced, about 100 MB for a block of 10,000 transactions; the nodes of a devnet share one process and
-/// commit at the same moment.
-static WRITING: Mutex<()> = Mutex::new(());
 
 /// Key of the chain id in the meta tree; its value is sealed.
 const CHAIN_KEY: &[u8] = b"chain";
@@ -83,6 +80,15 @@ struct Trees {
     file: File,
 }
 
+impl Trees {
+    /// Makes durable what was changed.
+    fn sync(&self, dir: &Path) -> Result<(), Failure> {
+        self.db.flush()?;
+        self.file.sync_data().map_err(Failure::Sync)?;
+        sync_blobs(dir).map_err(Failure::Sync)
+    }
+}
+
 /// Why nothing is read or written any more until the next start.
 #[derive(Debug)]
 enum GivenUp {
@@ -101,6 +107,8 @@ pub struct Store {
     /// There until the store is dropped, but for the moment in which it is opened again.
     trees: RwLock<Option<Trees>>,
     height: AtomicU64,
+    /// Held by the one who writes.
+    writing: Mutex<()>,
     scans: Scans,
     given_up: OnceLock<GivenUp>,
 }
@@ -128,13 +136,14 @@ impl Store {
                 "the database file `db` is missing beside its marker `CHAIN`",
             ));
         }
-        let trees = open_unlocked(dir, options)?;
+        let trees = open_whole(dir, options)?;
         let mut store = Self {
             dir: dir.to_owned(),
             genesis: genesis.clone(),
             options,
             trees: RwLock::new(Some(trees)),
             height: AtomicU64::new(0),
+            writing: Mutex::new(()),
             scans: Scans::default(),
             given_up: OnceLock::new(),
         };
@@ -176,7 +185,7 @@ impl Store {
     fn found(&self, chain: ChainId) -> Result<(), StoreError> {
         let mut batches = Batches::of_genesis(self.genesis.state(), &self.genesis.utxos());
         batches.meta.insert(CHAIN_KEY, seal(CHAIN_KEY, &encode(&(chain, FORMAT))));
-        self.write(&batches)?;
+        self.write(batches)?;
         let folders = [Some(self.dir.as_path()), self.dir.parent()];
         for folder in folders.into_iter().flatten().filter(|folder| !folder.as_os_str().is_empty()) {
             sync_folder(folder).map_err(|error| StoreError::io(&error.path, &error.source))?;
@@ -232,12 +241,12 @@ impl Store {
             }
         }
         let Some(last) = new.last().map(|write| write.diff.header.height) else { return Ok(()) };
-        let _one_at_a_time = WRITING.lock();
+        let _one_at_a_time = self.writing.lock();
         let registry = chunk_key(REGISTRY_PLACE, Stream::Registry, 0);
         let chunks = self.call(|trees| Ok(trees.chunks.scan_prefix(stream_of(&registry)).keys().count()))?;
         let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
         self.scans.begin(new.iter().map(|write| Arc::clone(&write.diff)).collect());
-        self.write(&Batches::of_blocks(&new, chunks))?;
+        self.write(Batches::of_blocks(&new, chunks))?;
         self.scans.end(&self.height, last);
         Ok(())
     }
@@ -252,29 +261,9 @@ impl Store {
         Err(StoreError::NotNext { height, stored, reason })
     }
 
-    /// One atomic, durable write.
-    fn write(&self, batches: &Batches) -> Result<(), StoreError> {
-        use sled::Transactional as _;
-        self.call(|trees| {
-            let all = (&trees.meta, &trees.utxos, &trees.chunks, &trees.places);
-            let done = all.transaction(|(meta, utxos, chunks, places)| {
-                meta.apply_batch(&batches.meta)?;
-                utxos.apply_batch(&batches.utxos)?;
-                chunks.apply_batch(&batches.chunks)?;
-                places.apply_batch(&batches.places)?;
-                Ok::<(), sled::transaction::ConflictableTransactionError<()>>(())
-            });
-            match done {
-                Ok(()) => {}
-                Err(sled::transaction::TransactionError::Storage(error)) => return Err(error.into()),
-                // The closure above never aborts.
-                Err(sled::transaction::TransactionError::Abort(())) => {}
-            }
-            trees.db.flush()?;
-            trees.file.sync_data().map_err(Failure::Sync)?;
-            sync_blobs(&self.dir).map_err(Failure::Sync)?;
-            Ok(())
-        })
+    /// One atomic, durable write. Others may see a part of it meanwhile.
+    fn write(&self, batches: Batches) -> Result<(), StoreError> {
+        self.call(|trees| redo::write(&self.dir, trees, batches))
     }
 
     /// Closes the database and opens it again: after a failed write sled refuses everything, until then.
@@ -295,7 +284,7 @@ impl Store {
                 Ok(())
             })?;
         }
-        let trees = open_unlocked(&self.dir, self.options)?;
+        let trees = open_whole(&self.dir, self.options)?;
         let stored = self.height();
         let tip = guarded(&self.dir, || {
             trees.file.sync_data().map_err(Failure::Sync)?;
@@ -363,6 +352,13 @@ impl Drop for Store {
             tracing::error!(%error, "the database did not close");
         }
     }
+}
+
+/// Opens the trees as the last write left them, or as it was to leave them.
+fn open_whole(dir: &Path, options: StoreOptions) -> Result<Trees, StoreError> {
+    let trees = open_unlocked(dir, options)?;
+    guarded(dir, || redo::complete(dir, &trees))?;
+    Ok(trees)
 }
 
 /// Opens the trees, waiting for a lock that is about to go.

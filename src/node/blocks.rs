@@ -27,8 +27,8 @@ use std::sync::mpsc::Receiver;
 const LIMITS: Limits = Limits { of_peer_max: 4, rate: Rate { bytes: 16 << 20, burst_bytes: 32 << 20 } };
 /// Most blocks in one write of the database.
 const WRITE_BLOCKS_MAX: usize = 64;
-/// Most transactions in them, unless one block has more: what sled holds in memory until a write ends.
-const WRITE_TRANSACTIONS_MAX: usize = 10_000;
+/// Most bytes of transactions in them, unless one block has more: what a write takes of memory, twice.
+const WRITE_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of bodies in one answer; well below the largest frame.
 pub const PAGE_BYTES: u64 = 1 << 20;
 
@@ -98,14 +98,14 @@ fn gather(
     next: &mut Option<BlockWrite>,
     due: impl Fn(&BlockWrite) -> bool,
 ) -> Vec<BlockWrite> {
-    let mut transactions = first.block.transactions.len();
+    let mut bytes = first.block.header.body_bytes;
     let mut writes = vec![first];
     while writes.len() < WRITE_BLOCKS_MAX
         && !writes.last().is_some_and(&due)
         && let Ok(write) = blocks.try_recv()
     {
-        transactions += write.block.transactions.len();
-        if transactions > WRITE_TRANSACTIONS_MAX {
+        bytes += write.block.header.body_bytes;
+        if bytes > WRITE_BYTES_MAX {
             *next = Some(write);
             break;
         }

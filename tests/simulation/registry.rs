@@ -118,9 +118,11 @@ impl Registry {
     /// What a block changes.
     pub fn apply(&mut self, block: &Block) -> Result<(), Broken> {
         self.attend(block);
+        // Every transaction stands on the registry before the block, whatever others of it do.
+        let active = self.count(Status::Active);
         for transaction in &block.transactions {
             if let Ok(Some(special)) = transaction.special() {
-                self.change(block, transaction, special)?;
+                self.change(block, transaction, special, active)?;
             }
         }
         self.jail();
@@ -154,7 +156,13 @@ impl Registry {
         }
     }
 
-    fn change(&mut self, block: &Block, tx: &SealedTransaction, special: &Special) -> Result<(), Broken> {
+    fn change(
+        &mut self,
+        block: &Block,
+        tx: &SealedTransaction,
+        special: &Special,
+        active: usize,
+    ) -> Result<(), Broken> {
         let (height, since_ms) = (block.header.height, block.header.time_ms);
         if let Special::Register(registration) = special {
             let name = registration.name.clone();
@@ -189,7 +197,6 @@ impl Registry {
             self.masternodes.insert(masternode.id, masternode);
             return Ok(());
         }
-        let active = self.count(Status::Active);
         let id = special.validator().unwrap_or_default();
         let Some(found) = self.masternodes.get_mut(&id) else {
             return broken("registry", format!("block {height} changes {id:?}, which is not registered"));

@@ -6,7 +6,8 @@
 //! MASTERNODE_SYNC_BLOCKS=100 MASTERNODE_SYNC_PAYMENTS=5000 cargo test --release --test sync -- --nocapture
 //! ```
 //!
-//! As the program on a mainnet: its allocator, its cache (`MASTERNODE_SYNC_CACHE` in MiB, 128).
+//! As the program on a mainnet: its allocator, its cache (`MASTERNODE_SYNC_CACHE` in MiB, 128). An output is spent
+//! `MASTERNODE_SYNC_AGE` blocks after it was made (1).
 //! Arrival at the right block is asserted, figures are printed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -33,7 +34,7 @@ use masternode::primitives::transaction::{
 };
 use masternode::primitives::vote::{Step, vote_digest};
 use masternode::telemetry::event::EventKind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
@@ -62,7 +63,7 @@ fn payer() -> SecretKey {
     key(9, 0)
 }
 
-fn genesis(blocks: usize, payments: usize) -> Genesis {
+fn genesis(blocks: usize, coins: usize) -> Genesis {
     let founder = |number: usize| Founder {
         name: format!("node{number}"),
         vote_key: key(1, number).public(),
@@ -78,7 +79,7 @@ fn genesis(blocks: usize, payments: usize) -> Genesis {
         time_ms: u64::try_from(now.as_millis()).unwrap() - 1000 * (blocks as u64 + 2),
         params: Params::of(NetworkKind::Devnet),
         masternodes: (0..4).map(founder).collect(),
-        allocations: vec![coin; payments],
+        allocations: vec![coin; coins],
     }
 }
 
@@ -103,15 +104,17 @@ fn payment(genesis: &Genesis, outpoint: OutPoint, coin: &Utxo, expiry: u64) -> S
 }
 
 /// Makes a chain of full blocks in the database of `dir`; its last block.
-fn make_chain(genesis: &Genesis, dir: &Path, blocks: usize) -> BlockId {
+fn make_chain(genesis: &Genesis, dir: &Path, blocks: usize, payments: usize) -> BlockId {
     std::fs::create_dir_all(dir).unwrap();
     let store = Store::open(&dir.join("db"), genesis, StoreOptions::default()).unwrap();
     let pool = Arc::new(Pool::new(PoolLimits::default()));
     let (mut host, writes) = ChainHost::with_writes(Arc::new(Ledger::in_memory(genesis)), pool);
     let own = payer().public().key_hash();
-    let mut coins: Vec<(OutPoint, Utxo)> =
+    let coins: Vec<(OutPoint, Utxo)> =
         genesis.utxos().into_iter().filter(|(_, utxo)| utxo.key_hash == own).collect();
+    let mut waiting: VecDeque<Vec<(OutPoint, Utxo)>> = coins.chunks(payments).map(<[_]>::to_vec).collect();
     for _ in 0..blocks {
+        let coins = waiting.pop_front().unwrap();
         let tip = host.tip();
         let height = tip.height + 1;
         let paid: Vec<SharedTransaction> =
@@ -127,11 +130,8 @@ fn make_chain(genesis: &Genesis, dir: &Path, blocks: usize) -> BlockId {
         let qc = Qc::new(0, Step::Precommit, block.id(), votes.into_iter().collect());
         host.commit(&Arc::new(block), &qc).unwrap();
         store.commit(&writes.pop().unwrap()).unwrap();
-        coins = paid
-            .iter()
-            .map(|payment| OutPoint { txid: payment.id(), index: 0 })
-            .map(|outpoint| (outpoint, host.utxo(&outpoint).unwrap()))
-            .collect();
+        let change = paid.iter().map(|payment| OutPoint { txid: payment.id(), index: 0 });
+        waiting.push_back(change.map(|outpoint| (outpoint, host.utxo(&outpoint).unwrap())).collect());
     }
     host.tip().block
 }
@@ -179,10 +179,11 @@ async fn a_new_node_catches_up_from_three_others() {
     if std::env::var_os("MASTERNODE_SYNC_LOG").is_some() {
         tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     }
-    let genesis = genesis(blocks, payments);
+    let genesis = genesis(blocks, payments * setting("MASTERNODE_SYNC_AGE", 1));
     let root = tempfile::tempdir().unwrap();
     let (of_chain, dir) = (genesis.clone(), root.path().join("n0"));
-    let last = tokio::task::spawn_blocking(move || make_chain(&of_chain, &dir, blocks)).await.unwrap();
+    let last =
+        tokio::task::spawn_blocking(move || make_chain(&of_chain, &dir, blocks, payments)).await.unwrap();
     for number in 1..SERVERS {
         copy_folder(&root.path().join("n0"), &root.path().join(format!("n{number}")));
     }

@@ -53,7 +53,7 @@ fn an_older_database_is_migrated_once_and_holds_the_same_afterwards() {
     }
     let first = state(home, "old");
     assert!(first.starts_with(|digit: char| ('1'..='9').contains(&digit)), "{first}");
-    assert_eq!(marker(&home.join("old")), "format 4");
+    assert_eq!(marker(&home.join("old")), "format 5");
     assert_eq!(state(home, "old"), first);
     let (out, _) = run(home, &["export", "all", "--data-dir", "old"], 0);
     assert!(out.contains("blocks 1 to"), "{out}");
@@ -70,7 +70,7 @@ fn a_migration_that_is_killed_at_any_point_goes_on_at_the_next_start() {
     unpack(&home.join("between"));
     let file = home.join("between/db/CHAIN");
     let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, text.replace("format 3", "format 4")).unwrap();
+    std::fs::write(&file, text.replace("format 3", "format 5")).unwrap();
     assert_eq!(state(home, "between"), expected);
     let mut killed_early = 0;
     for round in 0u32..25 {
@@ -88,7 +88,7 @@ fn a_migration_that_is_killed_at_any_point_goes_on_at_the_next_start() {
         let _already_gone = child.kill();
         killed_early += u32::from(!child.wait().unwrap().success());
         assert_eq!(state(home, &name), expected, "round {round}");
-        assert_eq!(marker(&home.join(&name)), "format 4");
+        assert_eq!(marker(&home.join(&name)), "format 5");
     }
     assert!(killed_early > 0, "nothing was ever interrupted");
 }
@@ -99,15 +99,15 @@ fn a_newer_database_is_refused_with_both_versions_and_not_a_byte_of_the_director
     home.run(&["export", "all", "--data-dir", "node"], 0);
     let file = home.join("node/db/CHAIN");
     let text = std::fs::read_to_string(&file).unwrap();
-    for newer in ["5", "4294967295", "99999999999999999999"] {
-        std::fs::write(&file, text.replace("format 4", &format!("format {newer}"))).unwrap();
+    for newer in ["6", "4294967295", "99999999999999999999"] {
+        std::fs::write(&file, text.replace("format 5", &format!("format {newer}"))).unwrap();
         let before = picture(&home.join("node"));
         for arguments in
             [&["run", "--no-tui"][..], &["backup", "saved"], &["export", "x"], &["import", "all"]]
         {
             let arguments = [arguments, &["--data-dir", "node"]].concat();
             let found = format!("database format {newer}");
-            home.refused(&arguments, 78, &[&found, "3 to 4", "changed nothing"]);
+            home.refused(&arguments, 78, &[&found, "3 to 5", "changed nothing"]);
             assert!(picture(&home.join("node")) == before, "{arguments:?} changed something");
         }
         let (out, _) = home.run(&["doctor", "--data-dir", "node"], 78);

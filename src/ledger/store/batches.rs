@@ -10,23 +10,81 @@ use crate::primitives::committee::Committee;
 use crate::primitives::encoding::encode;
 use crate::primitives::hash::Txid;
 use crate::primitives::transaction::{OutPoint, Transaction, Utxo};
+use sled::IVec;
 use std::collections::HashMap;
 
+/// Key and new value of a change; no value for a removal.
+pub type Change = (IVec, Option<IVec>);
+
+/// Changes of one tree, in the order in which they are made; of several of one key the last one counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes(Vec<Change>);
+
+impl Changes {
+    /// Sets a value.
+    pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl Into<IVec>) {
+        self.0.push((IVec::from(key.as_ref()), Some(value.into())));
+    }
+
+    /// Removes a key with its value.
+    pub fn remove(&mut self, key: impl AsRef<[u8]>) {
+        self.0.push((IVec::from(key.as_ref()), None));
+    }
+
+    /// Leaves one change a key, ascending: neighbours share most of their way through the tree.
+    pub fn settle(&mut self) {
+        self.0.sort_by(|(one, _), (other, _)| one.cmp(other));
+        // The one kept is the first of equals, the one that counts the last.
+        self.0.reverse();
+        self.0.dedup_by(|(one, _), (other, _)| one == other);
+        self.0.reverse();
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// One after the other.
+    pub fn iter(&self) -> std::slice::Iter<'_, Change> {
+        self.0.iter()
+    }
+}
+
+impl IntoIterator for Changes {
+    type Item = Change;
+    type IntoIter = std::vec::IntoIter<Change>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 /// All changes of one write, tree by tree.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batches {
-    pub meta: sled::Batch,
-    pub utxos: sled::Batch,
-    pub chunks: sled::Batch,
-    pub places: sled::Batch,
+    pub meta: Changes,
+    pub utxos: Changes,
+    pub chunks: Changes,
+    pub places: Changes,
 }
 
 impl Batches {
+    /// The trees, always in this order.
+    pub fn all(&self) -> [&Changes; 4] {
+        [&self.meta, &self.utxos, &self.chunks, &self.places]
+    }
+
+    /// As [`Batches::all`].
+    pub fn all_mut(&mut self) -> [&mut Changes; 4] {
+        [&mut self.meta, &mut self.utxos, &mut self.chunks, &mut self.places]
+    }
+
     /// The first state of a chain.
     pub fn of_genesis(state: State, utxos: &[(OutPoint, Utxo)]) -> Self {
         let mut batches = Self::default();
         for (outpoint, utxo) in utxos {
-            batches.utxos.insert(outpoint_key(outpoint).as_slice(), utxo_value(outpoint, utxo).as_slice());
+            batches.utxos.insert(outpoint_key(outpoint), utxo_value(outpoint, utxo).as_slice());
         }
         batches.meta.insert(FIRST_KEY, seal(FIRST_KEY, &encode(&1u64)));
         batches.registry(&state.registry, &state.committee, 0);
@@ -61,13 +119,13 @@ impl Batches {
             batches.block(write);
             for (outpoint, _) in &write.diff.spent {
                 if created.remove(outpoint).is_none() {
-                    batches.utxos.remove(outpoint_key(outpoint).as_slice());
+                    batches.utxos.remove(outpoint_key(outpoint));
                 }
             }
             created.extend(write.diff.created.iter().copied());
         }
         for (outpoint, utxo) in &created {
-            batches.utxos.insert(outpoint_key(outpoint).as_slice(), utxo_value(outpoint, utxo).as_slice());
+            batches.utxos.insert(outpoint_key(outpoint), utxo_value(outpoint, utxo).as_slice());
         }
         if let Some(last) = writes.last() {
             batches.registry(&last.diff.registry, &last.diff.committee, registry_chunks);
@@ -96,7 +154,7 @@ impl Batches {
         let mut ids = Vec::new();
         for (txid, index) in txids.zip(0u32..) {
             ids.extend_from_slice(txid.bytes());
-            self.places.insert(place_key(&txid).as_slice(), place_value(height, index).as_slice());
+            self.places.insert(place_key(&txid), place_value(height, index).as_slice());
         }
         self.stream(height, Stream::Ids, &ids);
     }
@@ -132,7 +190,7 @@ impl Batches {
         self.stream(REGISTRY_PLACE, Stream::Registry, &bytes);
         let now = u32::try_from(bytes.len().div_ceil(CHUNK_BYTES)).unwrap_or(u32::MAX);
         for number in now..before {
-            self.chunks.remove(&chunk_key(REGISTRY_PLACE, Stream::Registry, number));
+            self.chunks.remove(chunk_key(REGISTRY_PLACE, Stream::Registry, number));
         }
     }
 
@@ -140,13 +198,13 @@ impl Batches {
     pub(super) fn committee(&mut self, height: u64, committee: &Committee) {
         self.stream(height, Stream::Committee, &encode(&committee.members().to_vec()));
         let key = committee_key(height);
-        self.meta.insert(&key, seal(&key, &[]));
+        self.meta.insert(key, seal(&key, &[]));
     }
 
     fn stream(&mut self, height: u64, stream: Stream, bytes: &[u8]) {
         for (chunk, number) in bytes.chunks(CHUNK_BYTES).zip(0u32..) {
             let key = chunk_key(height, stream, number);
-            self.chunks.insert(&key, seal(&key, chunk));
+            self.chunks.insert(key, seal(&key, chunk));
         }
     }
 }

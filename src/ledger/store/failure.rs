@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 /// What a call into sled can end with.
+#[derive(Debug)]
 pub enum Failure {
     Sled(sled::Error),
     Io(io::Error),

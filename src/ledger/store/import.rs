@@ -9,9 +9,10 @@ use crate::durable::sync_folder;
 use crate::ledger::apply::State;
 use crate::ledger::store::batches::Batches;
 use crate::ledger::store::containment::contain_panics;
-use crate::ledger::store::failure::{Failure, guarded};
-use crate::ledger::store::folder::{StoreError, sync_blobs, write_marker};
+use crate::ledger::store::failure::guarded;
+use crate::ledger::store::folder::{StoreError, write_marker};
 use crate::ledger::store::records::{FIRST_KEY, FORMAT, outpoint_key, seal, utxo_value};
+use crate::ledger::store::redo;
 use crate::ledger::store::{CHAIN_KEY, StoreOptions, Trees, open_unlocked};
 use crate::primitives::encoding::encode;
 use crate::primitives::transaction::{OutPoint, Utxo};
@@ -66,11 +67,8 @@ impl Import {
         batches.meta.insert(FIRST_KEY, seal(FIRST_KEY, &first));
         batches.meta.insert(CHAIN_KEY, seal(CHAIN_KEY, &encode(&(state.chain, FORMAT))));
         guarded(&dir, || {
-            trees.chunks.apply_batch(batches.chunks)?;
-            trees.meta.apply_batch(batches.meta)?;
-            trees.db.flush()?;
-            trees.file.sync_all().map_err(Failure::Sync)?;
-            sync_blobs(&dir).map_err(Failure::Sync)?;
+            redo::apply(&dir, &trees, batches)?;
+            trees.sync(&dir)?;
             drop(trees);
             Ok(())
         })?;

@@ -10,8 +10,9 @@ use crate::ledger::genesis::Genesis;
 use crate::ledger::registry::Registry;
 use crate::ledger::store::batches::Batches;
 use crate::ledger::store::failure::guarded;
-use crate::ledger::store::folder::{StoreError, sync_blobs, write_marker};
+use crate::ledger::store::folder::{StoreError, write_marker};
 use crate::ledger::store::records::{BlockRecord, FIRST_KEY, FORMAT, outpoint_key, seal, utxo_value};
+use crate::ledger::store::redo;
 use crate::ledger::store::view::Kept;
 use crate::ledger::store::{CHAIN_KEY, StoreOptions, Trees, open_trees};
 use crate::primitives::block::Outline;
@@ -70,7 +71,7 @@ impl Installer {
     pub fn outputs(&mut self, outputs: &[(OutPoint, Utxo)]) -> Result<(), StoreError> {
         for (outpoint, utxo) in outputs {
             let (key, value) = (outpoint_key(outpoint), utxo_value(outpoint, utxo));
-            self.pending.utxos.insert(key.as_slice(), value.as_slice());
+            self.pending.utxos.insert(key, value.as_slice());
             self.pending_bytes += key.len() + value.len();
         }
         self.write_if(PENDING_BYTES_MAX)
@@ -125,12 +126,8 @@ impl Installer {
         let pending = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
         guarded(&self.dir, || {
-            let trees = &self.trees;
-            trees.meta.apply_batch(pending.meta)?;
-            trees.utxos.apply_batch(pending.utxos)?;
-            trees.chunks.apply_batch(pending.chunks)?;
-            trees.places.apply_batch(pending.places)?;
-            trees.db.flush()?;
+            redo::apply(&self.dir, &self.trees, pending)?;
+            self.trees.db.flush()?;
             Ok(())
         })
     }
@@ -148,9 +145,7 @@ impl Installer {
         self.write_if(0)?;
         let Self { dir, trees, .. } = self;
         guarded(&dir, || {
-            trees.db.flush()?;
-            trees.file.sync_all()?;
-            sync_blobs(&dir)?;
+            trees.sync(&dir)?;
             drop(trees);
             Ok(())
         })?;

@@ -1,11 +1,11 @@
 //! From older formats of the database to the present one, one version a step.
 //!
 //! The marker outside the database names the newer format before the first step begins, so an older program
-//! refuses the folder without touching it from then on. Each step is one durable transaction that also
+//! refuses the folder without touching it from then on. Each step is one durable write that also
 //! writes the version it leads to: a crash at any point leaves the version before or the one after, and the
 //! next start goes on from there. A newer format is refused by the marker before anything is opened.
 //!
-//! A step that has to change more than one transaction holds must itself be of steps that may be repeated;
+//! A step that has to change more than one write holds must itself be of steps that may be repeated;
 //! there is none so far.
 
 use crate::ledger::store::batches::Batches;
@@ -19,7 +19,7 @@ use crate::primitives::hash::ChainId;
 type Step = fn(&Store, &mut Batches) -> Result<(), StoreError>;
 
 /// The step from [`OLDEST_FORMAT`], the one from the version after it, and so on.
-const STEPS: [Step; (FORMAT - OLDEST_FORMAT) as usize] = [first_block_is_recorded];
+const STEPS: [Step; (FORMAT - OLDEST_FORMAT) as usize] = [first_block_is_recorded, writes_may_be_unfinished];
 
 impl Store {
     /// Brings a database of version `found` to the present one.
@@ -33,7 +33,7 @@ impl Store {
             let mut batches = Batches::default();
             step(self, &mut batches)?;
             batches.meta.insert(CHAIN_KEY, seal(CHAIN_KEY, &encode(&(chain, to))));
-            self.write(&batches)?;
+            self.write(batches)?;
             tracing::info!(event = "migrated", from, to, "database brought to a newer format");
         }
         Ok(())
@@ -46,5 +46,11 @@ fn first_block_is_recorded(store: &Store, batches: &mut Batches) -> Result<(), S
     if store.call(|trees| Ok(trees.meta.get(FIRST_KEY)?))?.is_none() {
         batches.meta.insert(FIRST_KEY, seal(FIRST_KEY, &encode(&1u64)));
     }
+    Ok(())
+}
+
+/// From format 5 on the last write may have to be completed when the database is opened, which an older
+/// program would not do.
+fn writes_may_be_unfinished(_: &Store, _: &mut Batches) -> Result<(), StoreError> {
     Ok(())
 }

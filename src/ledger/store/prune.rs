@@ -5,10 +5,10 @@
 //! the first whole block is raised in the same write that removes the first of a block's bytes; what a crash
 //! leaves behind of it is removed by the next step.
 
+use crate::ledger::store::Store;
 use crate::ledger::store::batches::Batches;
 use crate::ledger::store::folder::StoreError;
 use crate::ledger::store::records::{FIRST_KEY, Stream, chunk_key, seal};
-use crate::ledger::store::{Store, WRITING};
 use crate::primitives::encoding::encode;
 
 /// Chunks removed in one step: 5 MB. Few in the tests of this crate.
@@ -55,8 +55,8 @@ impl Store {
         })?;
         let reached = reached.min(keep_from);
         batches.meta.insert(FIRST_KEY, seal(FIRST_KEY, &encode(&reached)));
-        let _one_at_a_time = WRITING.lock();
-        self.write(&batches)?;
+        let _one_at_a_time = self.writing.lock();
+        self.write(batches)?;
         Ok(!ended)
     }
 }

@@ -135,6 +135,9 @@ impl Store {
         let (height, index) = parse_place(&value).ok_or_else(|| {
             StoreError::corrupt(&self.dir, format!("the place of transaction {txid} is malformed"))
         })?;
+        if height > self.height() {
+            return Ok(None);
+        }
         let first = self.first_block()?;
         if height < first {
             return Err(StoreError::NotKept { height, first });
@@ -145,7 +148,11 @@ impl Store {
         })
     }
 
+    /// What is kept of a block for good; `None` above the stored height, though it is being written there.
     pub(super) fn record(&self, height: u64) -> Result<Option<BlockRecord>, StoreError> {
+        if height > self.height() {
+            return Ok(None);
+        }
         let bytes = self.whole(height, Stream::Record, || damaged_block(&self.dir, height))?;
         if bytes.is_empty() {
             return Ok(None);

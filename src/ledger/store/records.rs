@@ -15,7 +15,7 @@ use crate::primitives::hash::{BlockId, Hash, KeyHash, Txid};
 use crate::primitives::transaction::{OutPoint, Utxo};
 
 /// Version of everything in this file. A change of layout needs a new number.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// The oldest version that [`migrate`](super::migrate) brings to the present one.
 pub const OLDEST_FORMAT: u32 = 3;

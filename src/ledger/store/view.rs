@@ -3,7 +3,6 @@
 
 use crate::ledger::registry::Registry;
 use crate::ledger::store::Store;
-use crate::ledger::store::WRITING;
 use crate::ledger::store::folder::StoreError;
 use crate::ledger::store::records::{Stream, chunk_key, committee_key, parse_committee_key, unseal};
 use crate::ledger::store::scan::Scan;
@@ -37,7 +36,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn view(self: &Arc<Self>) -> Result<View, StoreError> {
-        let _no_block_meanwhile = WRITING.lock();
+        let _no_block_meanwhile = self.writing.lock();
         let outputs = self.scan()?;
         let height = outputs.height();
         let missing = || StoreError::corrupt(self.dir(), format!("block {height} is not there"));
@@ -93,7 +92,9 @@ impl Store {
             let height = unseal(&key, &sealed).and_then(|_| parse_committee_key(&key));
             Ok(Some(height.ok_or_else(damaged)?))
         })?;
-        let Some(height) = height else { return Ok(None) };
+        // Of a block that is being written nothing is told.
+        let stored = self.height().saturating_add(1);
+        let Some(height) = height.filter(|height| *height <= stored) else { return Ok(None) };
         let committee = self.committee(height)?.ok_or_else(damaged)?;
         Ok(Some((height, committee.members().to_vec())))
     }
