@@ -5,7 +5,7 @@ use crate::network::discovery::AddressBook;
 use crate::network::endpoints::Endpoints;
 use crate::network::handshake::{Hello, PROTOCOL_VERSION, VoteCertificate};
 use crate::network::members::Member;
-use crate::network::peers::{Registry, Traffic};
+use crate::network::peers::{Registry, Terms, Traffic};
 use crate::network::reach::Reach;
 use crate::network::{NetworkEvent, NetworkOptions};
 use crate::primitives::hash::ChainId;
@@ -50,6 +50,8 @@ pub struct Context {
     /// Whether this node is reached.
     pub reach: Reach,
     pub traffic: Traffic,
+    /// What every connection is subject to.
+    pub terms: Terms,
     /// Height of the node's last decided block.
     pub height: Arc<AtomicU64>,
     pub events: mpsc::Sender<NetworkEvent>,

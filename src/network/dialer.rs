@@ -328,8 +328,8 @@ async fn exchange(
         context.bans.admits_member(&vote.key)?;
     }
     let id = context.registry.identity(permit.peer(), hello.instance, address);
-    let (ended, budgets) = (CancellationToken::new(), &context.options.budgets);
-    let mut peer = Peer::new(id, &hello, connection.clone(), address, false, ended, budgets);
+    let ended = CancellationToken::new();
+    let mut peer = Peer::new(id, &hello, connection.clone(), address, false, ended, &context.terms);
     // The address that was just reached is better than any claim.
     peer.listen = address;
     let peer = Arc::new(peer);

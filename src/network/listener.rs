@@ -169,8 +169,7 @@ async fn welcome(context: Arc<Context>, incoming: Incoming, permit: Permit) {
         Ok((id, hello, stream)) => {
             let ended = CancellationToken::new();
             let id = context.registry.identity(id, hello.instance, address);
-            let budgets = &context.options.budgets;
-            let peer = Peer::new(id, &hello, connection.clone(), address, true, ended, budgets);
+            let peer = Peer::new(id, &hello, connection.clone(), address, true, ended, &context.terms);
             let peer = Arc::new(peer);
             match context.registry.admit_inbound(&peer) {
                 Ok(replaced) => {

@@ -45,7 +45,7 @@ use crate::network::endpoints::Endpoints;
 use crate::network::governor::Budgets;
 use crate::network::handshake::{AGENT_MAX, CloseCode, NAME_CHARS_MAX, PROTOCOL, VoteCertificate};
 use crate::network::members::Member;
-use crate::network::peers::{PeerSnapshot, Registry, Traffic};
+use crate::network::peers::{PeerSnapshot, Registry, Terms, Traffic};
 use crate::network::reach::{Reach, Reachability};
 use crate::network::router::Recipients;
 use crate::primitives::chain::NetworkKind;
@@ -303,6 +303,7 @@ impl Network {
             bans: Bans::open(options.bans_file.clone()),
             pins: DashMap::new(),
             traffic: Traffic::default(),
+            terms: Terms::new(options.budgets),
             height,
             events,
             wake_pings: watch::Sender::default(),
@@ -357,6 +358,12 @@ impl Network {
     /// is dropped and counted; a peer that falls behind with votes is disconnected.
     pub fn send(&self, to: Recipients, message: &Message) {
         router::send(&self.context, to, message);
+    }
+
+    /// Whether a peer has more bulky answers waiting than it reads: to be made no further ones for now.
+    #[must_use]
+    pub fn is_behind(&self, peer: PeerId) -> bool {
+        self.context.registry.live(peer).is_some_and(|peer| peer.is_behind())
     }
 
     /// Ends the connection to a peer, telling it why. It may come back.

@@ -11,7 +11,7 @@ use crate::network::endpoints::Allowance;
 use crate::network::governor::{Budgets, Governor};
 use crate::network::handshake::{CloseCode, Hello, Refusal, close};
 use crate::network::pings::{Gauge, Measured, Pings};
-use crate::network::queue::Queue;
+use crate::network::queue::{Pool, Queue};
 use crate::network::tallies::{Counted, Kind, Tallies};
 use crate::network::wire::Class;
 use crate::primitives::clean::CleanText;
@@ -37,6 +37,27 @@ const VOTES_QUEUE_MAX: usize = 2 << 20;
 const TRANSACTIONS_QUEUE_MAX: usize = 2 << 20;
 /// Waiting bulky answers of a peer: two of the largest; what is dropped is asked for again.
 const BULK_QUEUE_MAX: usize = 8 << 20;
+/// Waiting bulky answers of all peers together: each was made for one of them, so that many who ask and do not read
+/// would otherwise hold as many times the bound above.
+const BULK_OF_ALL_MAX: usize = 32 << 20;
+/// With more bulky answers waiting, a peer is behind with reading and made no further ones.
+const BULK_BEHIND: usize = 256 << 10;
+
+/// What every connection of a node is subject to.
+#[derive(Debug)]
+pub struct Terms {
+    /// What a peer may send.
+    pub budgets: Budgets,
+    bulk: Arc<Pool>,
+}
+
+impl Terms {
+    /// With these budgets.
+    #[must_use]
+    pub fn new(budgets: Budgets) -> Self {
+        Self { budgets, bulk: Arc::new(Pool::new(BULK_OF_ALL_MAX)) }
+    }
+}
 
 /// Figures of all connections.
 #[derive(Debug, Default)]
@@ -123,7 +144,7 @@ impl Peer {
         address: SocketAddr,
         inbound: bool,
         ended: CancellationToken,
-        budgets: &Budgets,
+        terms: &Terms,
     ) -> Self {
         let mut listen = hello.listen;
         if listen.ip().is_unspecified() {
@@ -149,11 +170,15 @@ impl Peer {
             pings: Mutex::default(),
             allowance: Mutex::default(),
             gauge: Mutex::default(),
-            governor: Mutex::new(Governor::new(budgets, Instant::now())),
+            governor: Mutex::new(Governor::new(&terms.budgets, Instant::now())),
             closed_here: OnceLock::new(),
             kind: Mutex::new(Kind::Observer),
-            queues: [CONTROL_QUEUE_MAX, VOTES_QUEUE_MAX, TRANSACTIONS_QUEUE_MAX, BULK_QUEUE_MAX]
-                .map(Queue::new),
+            queues: [
+                Queue::new(CONTROL_QUEUE_MAX),
+                Queue::new(VOTES_QUEUE_MAX),
+                Queue::new(TRANSACTIONS_QUEUE_MAX),
+                Queue::sharing(BULK_QUEUE_MAX, &terms.bulk),
+            ],
         }
     }
 
@@ -194,6 +219,12 @@ impl Peer {
             }
         }
         queued
+    }
+
+    /// Whether it has more bulky answers waiting than it reads.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.queue(Class::Bulk).bytes() > BULK_BEHIND
     }
 
     /// Closes the connection; the first reason given counts. False when it was closed here before.

@@ -6,9 +6,10 @@ use crate::consensus::trust::HEADERS_MAX;
 use crate::ledger::apply::BlockWrite;
 use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
+use crate::network::Network;
 use crate::node::halt::Halt;
 use crate::node::served::budget::Rate;
-use crate::node::served::{Desk, Limits, Send, Served};
+use crate::node::served::{Desk, Limits, Send, Served, behind_by, send_by};
 use crate::node::snapshots::maker::Clerk;
 use crate::node::space::{Space, Writer};
 use crate::primitives::block::{Block, Header, Outline};
@@ -140,6 +141,13 @@ impl BlockServer {
     pub fn new(store: Arc<Store>, recent: Arc<RecentBlocks>, send: Send) -> (Desk, Self) {
         let (desk, served) = Served::new(LIMITS, send);
         (desk, Self { served, store, recent })
+    }
+
+    /// A server over a network: no answer is made for whoever does not read those it was sent.
+    #[must_use]
+    pub fn over(network: &Arc<Network>, store: &Arc<Store>, recent: &Arc<RecentBlocks>) -> (Desk, Self) {
+        let (desk, server) = Self::new(Arc::clone(store), Arc::clone(recent), send_by(network));
+        (desk, Self { served: server.served.unless(behind_by(network)), ..server })
     }
 
     /// Answers until nobody asks any more.

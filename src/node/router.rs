@@ -14,14 +14,14 @@ use crate::node::served::Desk;
 use crate::node::snapshots::server::is_request;
 use crate::node::sources::reach_info;
 use crate::node::sync::SyncEvent;
-use crate::node::verify::{Verifier, Work};
+use crate::node::verify::{Places, Verifier, Work};
 use crate::pool::Pool;
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::Txid;
 use crate::primitives::message::{Message, PeerId};
 use crate::primitives::transaction::{SealedTransaction, Transaction};
 use crate::telemetry::event::EventKind;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use tokio::sync::mpsc;
@@ -40,6 +40,14 @@ struct Seen {
     young: HashSet<Txid>,
     old: HashSet<Txid>,
     turned_us: u64,
+}
+
+/// What is remembered between events.
+#[derive(Debug, Default)]
+struct Memory {
+    seen: Seen,
+    /// What each connected peer has waiting to be checked.
+    places: HashMap<PeerId, Places>,
 }
 
 impl Seen {
@@ -72,18 +80,18 @@ pub struct Router {
 impl Router {
     /// Routes until the network is gone.
     pub async fn run(mut self) {
-        let mut seen = Seen::default();
+        let mut memory = Memory::default();
         for event in std::mem::take(&mut self.early) {
-            self.on_event(&mut seen, event).await;
+            self.on_event(&mut memory, event).await;
         }
         while let Some(event) = self.events.recv().await {
-            self.on_event(&mut seen, event).await;
+            self.on_event(&mut memory, event).await;
         }
     }
 
-    async fn on_event(&self, seen: &mut Seen, event: NetworkEvent) {
+    async fn on_event(&self, memory: &mut Memory, event: NetworkEvent) {
         match event {
-            NetworkEvent::Message { peer, message } => self.on_message(seen, peer, message).await,
+            NetworkEvent::Message { peer, message } => self.on_message(memory, peer, message).await,
             NetworkEvent::Up { peer, vote_key, address, inbound, name, agent, height } => {
                 tracing::info!(peer = %peer.0.short(), %address, inbound, %name, %agent, height, "peer connected");
                 let address = CleanText::new(&address.to_string());
@@ -96,6 +104,7 @@ impl Router {
                 let address = CleanText::new(&address.to_string());
                 let kind = EventKind::PeerDisconnected { peer: peer.to_string(), address, reason };
                 self.hub.publish(clock::wall_ms(), kind);
+                memory.places.remove(&peer);
                 self.urgent(peer, Work::Down { peer }).await;
                 // A full queue keeps a pull until its deadline.
                 let _later = self.pulls.try_send(SyncEvent::Gone(peer));
@@ -116,9 +125,9 @@ impl Router {
         }
     }
 
-    async fn on_message(&self, seen: &mut Seen, peer: PeerId, message: Message) {
+    async fn on_message(&self, memory: &mut Memory, peer: PeerId, message: Message) {
         match message {
-            Message::Transaction(transaction) => self.on_transaction(seen, peer, transaction),
+            Message::Transaction(transaction) => self.on_transaction(memory, peer, transaction),
             request @ (Message::GetBlock { .. }
             | Message::GetBlockBodies { .. }
             | Message::GetHeaders { .. }) => {
@@ -143,13 +152,13 @@ impl Router {
         }
     }
 
-    fn on_transaction(&self, seen: &mut Seen, peer: PeerId, transaction: Transaction) {
+    fn on_transaction(&self, memory: &mut Memory, peer: PeerId, transaction: Transaction) {
         let now_us = clock::monotonic_us();
         let transaction = SealedTransaction::new(transaction);
         let txid = transaction.id();
         let refused_for_good =
             || self.pool.rejection(&txid, now_us).is_some_and(|reason| !reason.is_temporary());
-        let known = seen.contains(&txid, now_us)
+        let known = memory.seen.contains(&txid, now_us)
             || self.pool.contains(&txid)
             || self.pool.confirmed_height(&txid).is_some()
             || refused_for_good();
@@ -157,11 +166,13 @@ impl Router {
             return;
         }
         self.hub.metrics.transaction_seen(txid, now_us);
-        let work = Work::Transaction { from: Some(peer), transaction, answer: None };
+        // A peer that sends more than can be checked loses what is too much, and makes nobody else wait.
+        let Some(place) = memory.places.entry(peer).or_default().take() else { return };
+        let work = Work::Transaction { from: Some(peer), transaction, answer: None, place: Some(place) };
         if let Some(queue) = self.verifier.queue_of(&peer)
             && queue.try_push(Lane::Bulk, work).is_ok()
         {
-            seen.insert(txid);
+            memory.seen.insert(txid);
         }
     }
 

@@ -21,6 +21,8 @@ use std::time::Duration;
 /// Requests of all peers that may wait in the queue, and as many again that wait for the budget of whoever
 /// sent them: more than all peers of a large node ask for at a time.
 const WAITING_MAX: usize = 1024;
+/// How soon it is looked again whether a peer has read what it was sent.
+const BEHIND_PAUSE: Duration = Duration::from_millis(10);
 /// What an answer costs besides its bytes, so that many empty ones are paid for too.
 const ANSWER_BYTES: u64 = 4096;
 
@@ -78,6 +80,16 @@ impl Desk {
 /// Whom answers go to.
 pub type Send = Box<dyn Fn(PeerId, &Message) + std::marker::Send>;
 
+/// Whether a peer has to read first.
+pub type Behind = Box<dyn Fn(PeerId) -> bool + std::marker::Send>;
+
+/// Who does not read what it was sent over the network is behind.
+#[must_use]
+pub fn behind_by(network: &Arc<Network>) -> Behind {
+    let network = Arc::clone(network);
+    Box::new(move |peer| network.is_behind(peer))
+}
+
 /// Sends over the network.
 #[must_use]
 pub fn send_by(network: &Arc<Network>) -> Send {
@@ -91,6 +103,7 @@ pub struct Served {
     waiting: Waiting,
     rate: Rate,
     send: Send,
+    behind: Behind,
 }
 
 impl Served {
@@ -100,7 +113,13 @@ impl Served {
         let (queue, requests) = sync_channel(WAITING_MAX);
         let waiting = Waiting::default();
         let desk = Desk { queue, waiting: waiting.clone(), of_peer_max: limits.of_peer_max };
-        (desk, Self { requests, waiting, rate: limits.rate, send })
+        (desk, Self { requests, waiting, rate: limits.rate, send, behind: Box::new(|_| false) })
+    }
+
+    /// Nothing is made for whoever is `behind` until it is no longer: an answer costs work and memory.
+    #[must_use]
+    pub fn unless(self, behind: Behind) -> Self {
+        Self { behind, ..self }
     }
 
     /// Answers with what `answer` says, nothing where it says nothing, until nobody asks any more.
@@ -113,7 +132,7 @@ impl Served {
                 pending.requests.push_back(request);
             }
             let now_us = clock::monotonic_us();
-            let wait = match pending.take(now_us) {
+            let wait = match pending.take(now_us, &self.behind) {
                 Ok((peer, request)) => {
                     let bytes = self.respond(peer, answer(&request));
                     pending.budget.spend(peer, bytes, now_us);
@@ -152,8 +171,11 @@ struct Pending {
 
 impl Pending {
     /// The first request whose peer may be sent something now, or how long to wait for one.
-    fn take(&mut self, now_us: u64) -> Result<(PeerId, Message), Duration> {
-        let wait = |(peer, _): &(PeerId, Message)| self.budget.wait(peer, now_us);
+    fn take(&mut self, now_us: u64, behind: &dyn Fn(PeerId) -> bool) -> Result<(PeerId, Message), Duration> {
+        let wait = |(peer, _): &(PeerId, Message)| {
+            let paid = self.budget.wait(peer, now_us);
+            if paid.is_zero() && behind(*peer) { BEHIND_PAUSE } else { paid }
+        };
         let ready = self.requests.iter().position(|request| wait(request).is_zero());
         let earliest = self.requests.iter().map(wait).min();
         ready.and_then(|at| self.requests.remove(at)).ok_or(earliest.unwrap_or(Duration::from_secs(3600)))
@@ -198,15 +220,25 @@ mod tests {
         let mut pending = Pending { requests: VecDeque::new(), budget: Budget::new(LIMITS.rate) };
         let request = |seed| (peer(seed), Message::GetSnapshots);
         pending.requests.extend([request(1), request(1), request(2)]);
-        let (first, _) = pending.take(0).unwrap();
+        let (first, _) = pending.take(0, &|_| false).unwrap();
         assert_eq!(first, peer(1));
         let bytes = served.respond(first, Some(links(3 << 20)));
         assert!(bytes > 3 << 20);
         pending.budget.spend(first, bytes, 0);
-        assert_eq!(pending.take(0).unwrap().0, peer(2));
-        let wait = pending.take(0).unwrap_err();
+        assert_eq!(pending.take(0, &|_| false).unwrap().0, peer(2));
+        let wait = pending.take(0, &|_| false).unwrap_err();
         assert!(wait >= Duration::from_secs(1), "{wait:?}");
-        assert_eq!(pending.take(2_000_000).unwrap().0, peer(1));
+        assert_eq!(pending.take(2_000_000, &|_| false).unwrap().0, peer(1));
         assert_eq!(served.respond(peer(1), None), ANSWER_BYTES, "asking is not free");
+    }
+
+    #[test]
+    fn who_does_not_read_is_made_no_answer_until_it_does_and_holds_up_nobody() {
+        let mut pending = Pending { requests: VecDeque::new(), budget: Budget::new(LIMITS.rate) };
+        pending.requests.extend([1, 2].map(|seed| (peer(seed), Message::GetSnapshots)));
+        let behind = |who| who == peer(1);
+        assert_eq!(pending.take(0, &behind).unwrap().0, peer(2));
+        assert_eq!(pending.take(0, &behind), Err(BEHIND_PAUSE));
+        assert_eq!(pending.take(0, &|_| false).unwrap().0, peer(1));
     }
 }

@@ -297,7 +297,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         durable: Arc::clone(&durable),
     };
     let (sync, checkers) = Sync::new(syncer, wishes);
-    let (server, serving) = BlockServer::new(Arc::clone(&store), Arc::clone(&recent), send_by(&network));
+    let (server, serving) = BlockServer::over(&network, &store, &recent);
     let (blocks, stored) = sync_channel(BLOCKS_WAITING_MAX);
     let mut outlet = Outlet {
         network: Arc::clone(&network),

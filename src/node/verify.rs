@@ -14,13 +14,15 @@ use crate::node::charges::{self, Mark};
 use crate::node::clock;
 use crate::node::hub::Hub;
 use crate::node::lanes::{Lane, Lanes, Taken, Waiting};
-use crate::primitives::hash::Txid;
+use crate::primitives::hash::{EraTag, Txid};
 use crate::primitives::keys::{PublicKey, verify_batch};
 use crate::primitives::message::{Message, PeerId};
 use crate::primitives::rejection::Rejection;
 use crate::primitives::transaction::SharedTransaction;
 use arc_swap::ArcSwap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::oneshot;
 
 /// Messages that may wait for a worker; beyond it the network slows its peers down.
@@ -28,6 +30,12 @@ const MESSAGES_WAITING_MAX: usize = 8192;
 /// Transactions that may wait for a worker, a few seconds of its work; beyond it peers' are dropped and
 /// pulled later if they gather votes.
 const TRANSACTIONS_WAITING_MAX: usize = 16_384;
+/// Of those, most of one peer, 20 ms of work: whoever sends more than can be checked must not make others wait.
+const TRANSACTIONS_OF_PEER_MAX: usize = 1024;
+/// Messages of one peer that name an era not yet entered and are passed on, in each era. A member sends its votes of
+/// the next era when it is ahead; of anybody else more are dropped here, which costs little, and pulled when the era
+/// begins.
+const FORESIGHT_MAX: u32 = 256;
 /// Most messages checked at once, so that the first one does not wait long.
 const MESSAGES_AT_ONCE: usize = 512;
 /// Most transactions checked at once: 3 ms of work, at the best cost a signature.
@@ -46,7 +54,37 @@ pub enum Work {
     /// A message of the protocol.
     Message { from: PeerId, message: Message },
     /// A transaction of a peer, or submitted here (`from: None`).
-    Transaction { from: Option<PeerId>, transaction: SharedTransaction, answer: Option<Answer> },
+    Transaction {
+        from: Option<PeerId>,
+        transaction: SharedTransaction,
+        answer: Option<Answer>,
+        /// What the peer has in the queue; given back when this is taken.
+        place: Option<Place>,
+    },
+}
+
+/// Transactions of one peer that wait to be checked.
+#[derive(Clone, Debug, Default)]
+pub struct Places(Arc<AtomicUsize>);
+
+/// One of them.
+#[derive(Debug)]
+pub struct Place(Places);
+
+impl Places {
+    /// One more, if the peer has less than its share.
+    #[must_use]
+    pub fn take(&self) -> Option<Place> {
+        let taken = self.0.fetch_add(1, Relaxed);
+        let place = Place(self.clone());
+        (taken < TRANSACTIONS_OF_PEER_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// What goes on to the engine.
@@ -93,7 +131,7 @@ impl Verifier {
     /// Takes a transaction submitted here. Bounded by the caller; given back when the node stops.
     pub fn submit(&self, transaction: SharedTransaction, answer: Answer) -> Result<(), Work> {
         let [first, ..] = *transaction.id().bytes();
-        let work = Work::Transaction { from: None, transaction, answer: Some(answer) };
+        let work = Work::Transaction { from: None, transaction, answer: Some(answer), place: None };
         match self.workers.get(usize::from(first) % self.workers.len().max(1)) {
             Some(queue) => queue.force(Lane::Bulk, work),
             None => Err(work),
@@ -136,6 +174,45 @@ pub struct Worker {
     pub hub: Arc<Hub>,
 }
 
+/// Connected peers of a worker: their vote key, and how many messages of each in this era were ahead of it.
+#[derive(Debug, Default)]
+struct Foresight {
+    peers: BTreeMap<PeerId, (Option<PublicKey>, EraTag, u32)>,
+}
+
+impl Foresight {
+    /// Whether a message goes on; see [`FORESIGHT_MAX`].
+    fn passes(&mut self, from: &PeerId, message: &Message, era: &EraContext) -> bool {
+        let Some(tag) = era_of(message) else { return true };
+        let past = era.previous_era.as_ref().is_some_and(|(past, _)| *past == tag);
+        let Some((vote_key, counted_in, count)) = self.peers.get_mut(from).filter(|_| !past) else {
+            return true;
+        };
+        if tag == era.era_tag || vote_key.is_some_and(|key| era.committee.index_of(&key).is_some()) {
+            return true;
+        }
+        if *counted_in != era.era_tag {
+            (*counted_in, *count) = (era.era_tag, 0);
+        }
+        *count = count.saturating_add(1);
+        *count <= FORESIGHT_MAX
+    }
+}
+
+/// The era a statement names.
+fn era_of(message: &Message) -> Option<EraTag> {
+    match message {
+        Message::VoteBatch(batch) => Some(batch.era_tag),
+        Message::Proposal(proposal) => Some(proposal.era_tag),
+        Message::Vote(vote) => Some(vote.era_tag),
+        Message::Stream(batches) => batches.first().map(|batch| batch.era_tag),
+        Message::Pol { era_tag, .. }
+        | Message::Certificate { era_tag, .. }
+        | Message::Candidate { era_tag, .. } => Some(*era_tag),
+        _ => None,
+    }
+}
+
 /// Something of the urgent lane, in its order.
 enum Urgent {
     Ready(Input),
@@ -146,26 +223,33 @@ impl Worker {
     /// Works until the queue is closed and empty.
     pub fn run(&self) {
         let mut taken = Vec::new();
+        let mut foresight = Foresight::default();
         while self.queue.take(&mut taken, (MESSAGES_AT_ONCE, TRANSACTIONS_AT_ONCE), None) != Taken::Closed {
-            self.check(&mut taken);
+            self.check(&mut taken, &mut foresight);
         }
     }
 
-    fn check(&self, taken: &mut Vec<Waiting<Work>>) {
+    fn check(&self, taken: &mut Vec<Waiting<Work>>, foresight: &mut Foresight) {
         let era = self.era.load_full();
         let (mut urgent, mut messages) = (Vec::new(), Vec::new());
         let (mut bulk, mut transactions) = (Vec::new(), Vec::new());
         for waiting in taken.drain(..) {
             match waiting.item {
                 Work::Up { peer, vote_key } => {
+                    foresight.peers.insert(peer, (vote_key, era.era_tag, 0));
                     urgent.push(Urgent::Ready(Input::PeerUp { peer, vote_key }));
                 }
-                Work::Down { peer } => urgent.push(Urgent::Ready(Input::PeerDown { peer })),
+                Work::Down { peer } => {
+                    foresight.peers.remove(&peer);
+                    urgent.push(Urgent::Ready(Input::PeerDown { peer }));
+                }
+                Work::Message { from, message } if !foresight.passes(&from, &message, &era) => {}
                 Work::Message { from, message } => {
                     urgent.push(Urgent::ToCheck(from, charges::mark(&message)));
                     messages.push(message);
                 }
-                Work::Transaction { from, transaction, answer } => {
+                Work::Transaction { from, transaction, answer, place } => {
+                    drop(place);
                     bulk.push((from, answer));
                     transactions.push(transaction);
                 }
@@ -227,5 +311,78 @@ impl Worker {
             // Whoever asked may have gone.
             let _gone = answer.send(Err(reason));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::host::Host as _;
+    use crate::ledger::Ledger;
+    use crate::ledger::genesis::{Founder, Genesis};
+    use crate::node::host::ChainHost;
+    use crate::pool::{Pool, PoolLimits};
+    use crate::primitives::chain::NetworkKind;
+    use crate::primitives::hash::Hash;
+    use crate::primitives::keys::{SecretKey, Signature};
+    use crate::primitives::params::Params;
+    use crate::primitives::tier::Tier;
+    use crate::primitives::vote::{Step, Vote};
+
+    fn era() -> EraContext {
+        let founder = |number: u8| Founder {
+            name: format!("node{number}"),
+            vote_key: SecretKey::from_seed(&[number; 32]).public(),
+            tier: Tier::Bronze,
+            owner: SecretKey::from_seed(&[3; 32]).public().key_hash(),
+            payout: SecretKey::from_seed(&[3; 32]).public().key_hash(),
+        };
+        let genesis = Genesis {
+            network: NetworkKind::Devnet,
+            name: "verify".to_owned(),
+            time_ms: 1,
+            params: Params::of(NetworkKind::Devnet),
+            masternodes: (1..=4).map(founder).collect(),
+            allocations: Vec::new(),
+        };
+        let pool = Arc::new(Pool::new(PoolLimits::default()));
+        let host = ChainHost::new(Arc::new(Ledger::in_memory(&genesis)), pool);
+        EraContext::after(host.chain(), &host.tip())
+    }
+
+    fn vote(era_tag: EraTag) -> Message {
+        let signature = Signature([0; 64]);
+        Message::Vote(Vote { era_tag, round: 0, step: Step::Prevote, block: None, voter: 0, signature })
+    }
+
+    #[test]
+    fn a_stranger_is_ahead_with_few_messages_an_era_and_a_member_with_any_number() {
+        let mut era = era();
+        let (member, stranger) = (PeerId(PublicKey([1; 32])), PeerId(PublicKey([2; 32])));
+        let mut foresight = Foresight::default();
+        let key = SecretKey::from_seed(&[1; 32]).public();
+        foresight.peers.insert(member, (Some(key), era.era_tag, 0));
+        foresight.peers.insert(stranger, (None, era.era_tag, 0));
+        let ahead = vote(EraTag(Hash([9; 32])));
+        let mut passed = |who: &PeerId, message: &Message, era: &EraContext| {
+            (0..1000).filter(|_| foresight.passes(who, message, era)).count()
+        };
+        assert_eq!(passed(&member, &ahead, &era), 1000);
+        assert_eq!(passed(&stranger, &ahead, &era), FORESIGHT_MAX as usize);
+        assert_eq!(passed(&stranger, &vote(era.era_tag), &era), 1000, "of this era all are checked");
+        era.era_tag = EraTag(Hash([5; 32]));
+        assert_eq!(passed(&stranger, &ahead, &era), FORESIGHT_MAX as usize, "in the next era again");
+    }
+
+    #[test]
+    fn a_peer_has_its_share_of_the_queue_and_gets_it_back_as_it_is_checked() {
+        let places = Places::default();
+        let mut taken: Vec<Place> = (0..5000).map_while(|_| places.take()).collect();
+        assert_eq!(taken.len(), TRANSACTIONS_OF_PEER_MAX);
+        assert!(places.take().is_none() && places.take().is_none());
+        taken.pop();
+        assert!(places.take().is_some());
+        drop(taken);
+        assert_eq!(places.0.load(Relaxed), 0);
     }
 }

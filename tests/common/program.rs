@@ -74,8 +74,13 @@ pub fn free_ports(count: usize) -> Vec<u16> {
 /// each name; every node knows every port. `coins` are `ADDRESS=AMOUNT`.
 pub fn found(root: &Path, names: &[&str], ports: &[u16], coins: &[String], era_ms: i64) {
     let peers: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    found_at(root, names, &peers, coins, era_ms);
+}
+
+/// The same with an address to listen at for each name.
+pub fn found_at(root: &Path, names: &[&str], peers: &[String], coins: &[String], era_ms: i64) {
     let dir = |name: &str| root.join(name).to_str().unwrap().to_owned();
-    for (name, listen) in names.iter().zip(&peers) {
+    for (name, listen) in names.iter().zip(peers) {
         let dir = dir(name);
         let mut arguments = vec!["init", "--network", "devnet", "--non-interactive", "--no-passphrase"];
         arguments.extend(["--data-dir", &dir, "--name", name, "--listen", listen]);

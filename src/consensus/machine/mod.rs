@@ -359,7 +359,8 @@ impl Machine {
                         self.outputs.push(Output::Replay(vec![(from, message)]));
                     }
                 } else if !self.is_past(tag) {
-                    self.future.keep(from, tag, message);
+                    let is_voter = self.peers.voter_of(&from).is_some();
+                    self.future.keep(from, is_voter, tag, message);
                 }
                 return;
             }

@@ -156,28 +156,41 @@ impl Peers {
     }
 }
 
-/// Bytes of messages for the next era kept of one peer (protocol §8); the rest is pulled on entry.
+/// Memory for messages of the next era kept of one voter (protocol §8); the rest is pulled on entry.
 const FUTURE_BYTES_MAX: usize = 1 << 20;
+/// The same of anybody else, who has next to nothing to say about it: of these there may be a hundred.
+const FUTURE_OF_OTHERS_MAX: usize = 64 << 10;
+/// What keeping a message costs besides the bytes in its lists.
+const FUTURE_OVERHEAD: usize = std::mem::size_of::<Kept>();
 
 /// Messages that name an era this node has not reached.
 #[derive(Debug, Default)]
 pub(super) struct FutureMessages {
-    by_peer: BTreeMap<PeerId, (usize, VecDeque<(EraTag, Message)>)>,
+    by_peer: BTreeMap<PeerId, (usize, VecDeque<Kept>)>,
+}
+
+/// One of them, with the memory it takes.
+#[derive(Debug)]
+struct Kept {
+    bytes: usize,
+    era: EraTag,
+    message: Message,
 }
 
 impl FutureMessages {
-    /// Keeps a message; the oldest of the same peer make room.
-    pub(super) fn keep(&mut self, peer: PeerId, era: EraTag, message: Message) {
-        let (bytes, queue) = self.by_peer.entry(peer).or_default();
-        let size = encode(&message).len();
-        if size > FUTURE_BYTES_MAX {
+    /// Keeps a message of a voter or of somebody else; the oldest of the same peer make room.
+    pub(super) fn keep(&mut self, peer: PeerId, is_voter: bool, era: EraTag, message: Message) {
+        let most = if is_voter { FUTURE_BYTES_MAX } else { FUTURE_OF_OTHERS_MAX };
+        let size = encode(&message).len() + FUTURE_OVERHEAD;
+        if size > most {
             return;
         }
+        let (bytes, queue) = self.by_peer.entry(peer).or_default();
         *bytes += size;
-        queue.push_back((era, message));
-        while *bytes > FUTURE_BYTES_MAX {
+        queue.push_back(Kept { bytes: size, era, message });
+        while *bytes > most {
             match queue.pop_front() {
-                Some((_, dropped)) => *bytes -= encode(&dropped).len(),
+                Some(dropped) => *bytes -= dropped.bytes,
                 None => break,
             }
         }
@@ -197,9 +210,9 @@ impl FutureMessages {
     pub(super) fn take(&mut self, era: EraTag) -> Vec<(PeerId, Message)> {
         std::mem::take(&mut self.by_peer)
             .into_iter()
-            .flat_map(|(peer, (_, queue))| queue.into_iter().map(move |(tag, message)| (peer, tag, message)))
-            .filter(|(_, tag, _)| *tag == era)
-            .map(|(peer, _, message)| (peer, message))
+            .flat_map(|(peer, (_, queue))| queue.into_iter().map(move |kept| (peer, kept)))
+            .filter(|(_, kept)| kept.era == era)
+            .map(|(peer, kept)| (peer, kept.message))
             .collect()
     }
 }

@@ -342,6 +342,7 @@ fn an_own_old_vote_sent_back_halts_nobody() {
 #[test]
 fn messages_of_the_next_era_are_kept_within_a_bound() {
     let mut node = Node::new(0);
+    node.connect(1);
     let mut batch = match node.batch_of(1, 0, false) {
         Message::VoteBatch(batch) => batch,
         other => panic!("{other:?}"),
@@ -354,4 +355,31 @@ fn messages_of_the_next_era_are_kept_within_a_bound() {
     }
     let kept = node.machine.future.take(batch.era_tag);
     assert_eq!(kept.len(), 3, "a mebibyte of batches of 320 kB");
+}
+
+#[test]
+fn of_peers_that_do_not_vote_little_is_kept_for_the_next_era_and_its_memory_counts() {
+    let mut node = Node::new(0);
+    let stranger = PeerId(PublicKey([7; 32]));
+    node.step(Input::PeerUp { peer: stranger, vote_key: None });
+    let era_tag = EraTag(crate::primitives::hash::Hash([5; 32]));
+    for round in 0..10_000 {
+        let vote = Vote { era_tag, round, ..vote_of_nobody() };
+        let message = Verified { value: Message::Vote(vote), era: node.machine.context.era_tag };
+        node.step(Input::Message { from: stranger, message });
+    }
+    assert!(node.machine.future.bytes() <= 64 << 10);
+    let kept = node.machine.future.take(era_tag).len();
+    assert!((50..=64 * 1024 / std::mem::size_of::<Message>()).contains(&kept), "{kept}");
+}
+
+fn vote_of_nobody() -> Vote {
+    Vote {
+        era_tag: EraTag::default(),
+        round: 0,
+        step: Step::Prevote,
+        block: None,
+        voter: 0,
+        signature: crate::primitives::keys::Signature([0; 64]),
+    }
 }

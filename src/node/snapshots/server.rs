@@ -6,7 +6,7 @@
 use crate::network::Network;
 use crate::node::prover::Prover;
 use crate::node::served::budget::Rate;
-use crate::node::served::{Desk, Limits, Send, Served, send_by};
+use crate::node::served::{Desk, Limits, Send, Served, behind_by, send_by};
 use crate::node::snapshots::shelf::{Kept, Shelf, ShelfError};
 use crate::primitives::encoding::encode;
 use crate::primitives::hash::Hash;
@@ -41,7 +41,8 @@ impl SnapshotServer {
     /// A server and where its requests go.
     #[must_use]
     pub fn new(shelf: Arc<Shelf>, prover: Arc<Prover>, network: &Arc<Network>) -> (Desk, Self) {
-        Self::sending(shelf, prover, send_by(network))
+        let (desk, server) = Self::sending(shelf, prover, send_by(network));
+        (desk, Self { served: server.served.unless(behind_by(network)), ..server })
     }
 
     /// A server whose answers go to `send`.
