@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod console;
 mod keymap;
+mod review;
 mod screens;
 mod theme;
 mod widgets;

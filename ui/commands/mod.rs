@@ -10,6 +10,7 @@ pub mod export;
 pub mod genesis;
 pub mod init;
 pub mod locate;
+pub mod logs;
 pub mod output;
 pub mod passphrase;
 pub mod progress;
@@ -77,6 +78,7 @@ pub fn execute(cli: Cli) -> Outcome {
         Some(Command::Proof(ProofCommand::Get(args))) => proof::get(&args),
         Some(Command::Proof(ProofCommand::Verify(args))) => proof::verify(&args),
         Some(Command::Attach(args)) => attach::execute(&args),
+        Some(Command::Logs(args)) => logs::execute(&args),
         Some(Command::Status(args)) => status::execute(&args),
         Some(Command::Stop(args)) => stop::execute(&args),
         Some(Command::Ban(args)) => bans::ban(&args),

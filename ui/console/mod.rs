@@ -123,6 +123,11 @@ impl Stop {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// What a terminal looks at while it writes.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+
     fn is_told(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -151,7 +156,7 @@ pub fn spawn(
 /// [`ConsoleError`]; a panic of the console is caught and becomes one, with the terminal restored.
 pub fn run(options: &ConsoleOptions, source: Box<dyn Source>, stop: &Stop) -> Result<Outcome, ConsoleError> {
     let state = initial_state(options, source.as_ref())?;
-    let terminal = Terminal::open(stop.0.clone())?;
+    let terminal = Terminal::open(stop.flag())?;
     let period = if options.environment.ssh { options.refresh.max(PAINT_SSH) } else { options.refresh };
     let body = std::panic::AssertUnwindSafe(|| Loop::new(terminal, state, source, period).run(stop));
     match std::panic::catch_unwind(body) {

@@ -169,10 +169,18 @@ impl Terminal {
     /// # Errors
     /// [`Lost`].
     pub fn paint(&mut self, state: &State) -> Result<(), Lost> {
+        self.paint_with(|area, frame| view(state, area, frame))
+    }
+
+    /// Paints what `draw` puts into a buffer of the terminal's size.
+    ///
+    /// # Errors
+    /// As [`Terminal::paint`].
+    pub fn paint_with(&mut self, draw: impl FnOnce(Rect, &mut Buffer)) -> Result<(), Lost> {
         let (width, height) = self.size();
         let area = Rect { x: 0, y: 0, width, height };
         let mut frame = Buffer::empty(area);
-        view(state, area, &mut frame);
+        draw(area, &mut frame);
         let bytes = self.frame_bytes(&frame);
         self.painted = frame;
         self.clear = false;

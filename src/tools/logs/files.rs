@@ -138,7 +138,9 @@ pub fn reader(path: &Path) -> Result<BufReader<Box<dyn Read + Send>>, ToolError>
     let file = File::open(path).map_err(fault("open", path))?;
     let unpacking: Box<dyn Read + Send> = match packing(&file).map_err(fault("read", path))? {
         Packing::Plain => Box::new(file),
-        Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file)).take(UNPACKED_BYTES_MAX)),
+        Packing::Gzip => {
+            Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file)).take(UNPACKED_BYTES_MAX))
+        }
         Packing::Zstd => {
             let decoder = zstd::stream::read::Decoder::new(file).map_err(fault("unpack", path))?;
             Box::new(decoder.take(UNPACKED_BYTES_MAX))
@@ -203,7 +205,8 @@ impl Opened {
         unpacked.flush().map_err(fault("unpack", path))?;
         if written >= UNPACKED_BYTES_MAX {
             let name = CleanText::new(&path.display().to_string());
-            let reason = format!("{name}: unpacks to more than {} GiB: unpack it by hand", UNPACKED_BYTES_MAX >> 30);
+            let reason =
+                format!("{name}: unpacks to more than {} GiB: unpack it by hand", UNPACKED_BYTES_MAX >> 30);
             return Err(ToolError::Failed(reason));
         }
         Ok(Self { path: path.to_owned(), file: unpacked, identity: None })
@@ -269,7 +272,10 @@ mod tests {
         let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
         write("b.log", b"no time\n2026-11-23T03:00:00Z INFO third\n");
         write("a.log.2.gz", &gzipped("2026-11-23T01:00:00Z INFO first\n"));
-        write("z.log.1.zst", &zstd::stream::encode_all(&b"2026-11-23T02:00:00Z INFO second\n"[..], 1).unwrap());
+        write(
+            "z.log.1.zst",
+            &zstd::stream::encode_all(&b"2026-11-23T02:00:00Z INFO second\n"[..], 1).unwrap(),
+        );
         write("notes.txt", b"2026-11-23T00:00:00Z INFO not a log\n");
         std::fs::create_dir(folder.path().join("sub.log")).unwrap();
         let found = find(&[folder.path().to_owned()], 0).unwrap();

@@ -173,7 +173,8 @@ fn escaped_match(pattern: &Regex, line: &[u8]) -> bool {
     }
     let record = record(line, Head::default(), 0);
     let mut texts = record.fields.iter().map(|(_, value)| value.as_str());
-    pattern.is_match(record.message.as_str().as_bytes()) || texts.any(|text| pattern.is_match(text.as_bytes()))
+    pattern.is_match(record.message.as_str().as_bytes())
+        || texts.any(|text| pattern.is_match(text.as_bytes()))
 }
 
 /// Whether a target is `wanted` or a module in it.
@@ -230,7 +231,8 @@ fn term(text: &str, now_ms: u64) -> Result<(What, &str), FilterError> {
 }
 
 fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
 /// What is before the closing character, which a backslash hides, and what is behind it.
@@ -271,7 +273,9 @@ fn expression(pattern: &str) -> Result<Regex, FilterError> {
         reason: match error {
             regex::Error::CompiledTooBig(_) => "it is too large".to_owned(),
             // The last line says what is wrong, those before point at the place.
-            error => error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+            error => {
+                error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+            }
         },
     })
 }

@@ -28,7 +28,11 @@ impl Head {
     /// Of a line that may go on from the one before, whose head this is.
     #[must_use]
     pub fn or(self, before: Self) -> Self {
-        if self == Self::default() { before } else { Self { time_ms: self.time_ms.or(before.time_ms), ..self } }
+        if self == Self::default() {
+            before
+        } else {
+            Self { time_ms: self.time_ms.or(before.time_ms), ..self }
+        }
     }
 }
 
@@ -64,7 +68,9 @@ pub fn level_named(name: &str) -> Option<LogLevel> {
         b"DEBUG" | b"DBG" => LogLevel::Debug,
         b"INFO" | b"INF" | b"NOTICE" => LogLevel::Info,
         b"WARN" | b"WARNING" | b"WRN" => LogLevel::Warn,
-        b"ERROR" | b"ERR" | b"CRITICAL" | b"CRIT" | b"FATAL" | b"PANIC" | b"ALERT" | b"EMERG" => LogLevel::Error,
+        b"ERROR" | b"ERR" | b"CRITICAL" | b"CRIT" | b"FATAL" | b"PANIC" | b"ALERT" | b"EMERG" => {
+            LogLevel::Error
+        }
         _ => return None,
     })
 }
@@ -185,7 +191,9 @@ pub fn record(line: &[u8], before: Head, now_ms: u64) -> LogRecord {
         fields: Vec::new(),
     };
     match object {
-        Some(Value::Object(members)) => members.into_iter().for_each(|(key, value)| keep(&mut record, &key, value)),
+        Some(Value::Object(members)) => {
+            members.into_iter().for_each(|(key, value)| keep(&mut record, &key, value));
+        }
         _ => text_record(&mut record, line, now_ms),
     }
     record
@@ -303,7 +311,8 @@ mod tests {
 
     fn shown(line: &str) -> (u64, LogLevel, String, String, Vec<(String, String)>) {
         let record = record(line.as_bytes(), Head::default(), NOW);
-        let fields = record.fields.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let fields =
+            record.fields.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         (record.time_ms, record.level, record.target.to_string(), record.message.to_string(), fields)
     }
 
@@ -336,8 +345,18 @@ mod tests {
         for (line, time_ms, level, message) in [
             (r#"{"time":1795413662000,"level":50,"msg":"pino"}"#, NOW, LogLevel::Error, "pino"),
             (r#"{"ts":1795413662.5,"lvl":"dbg","msg":"zap"}"#, NOW + 500, LogLevel::Debug, "zap"),
-            (r#"{"fields":{"message":"nested","level":"x"},"level":"error","time":"2026-11-23T06:01:02Z"}"#, NOW, LogLevel::Error, "nested"),
-            ("2026-11-23 06:01:02,000 [main] ERROR c.e.App - failed", NOW, LogLevel::Error, "[main] ERROR c.e.App - failed"),
+            (
+                r#"{"fields":{"message":"nested","level":"x"},"level":"error","time":"2026-11-23T06:01:02Z"}"#,
+                NOW,
+                LogLevel::Error,
+                "nested",
+            ),
+            (
+                "2026-11-23 06:01:02,000 [main] ERROR c.e.App - failed",
+                NOW,
+                LogLevel::Error,
+                "[main] ERROR c.e.App - failed",
+            ),
             ("Nov 23 06:01:02 host kernel: Out of memory", NOW, LogLevel::Info, "host kernel: Out of memory"),
             ("just words", 0, LogLevel::Info, "just words"),
             ("", 0, LogLevel::Info, ""),

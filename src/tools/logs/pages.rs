@@ -211,8 +211,8 @@ impl Pages {
             if length != file.length {
                 any = true;
                 // The last line may have been half of one; one that became shorter begins anew.
-                let changed = length.min(file.length) as usize / BLOCK_BYTES;
-                let changed = if length < file.length { 0 } else { changed.saturating_sub(1) };
+                let changed = blocks_of(file.length).saturating_sub(2);
+                let changed = if length < file.length { 0 } else { changed };
                 file.length = length;
                 file.sums.resize(blocks_of(length), None);
                 for block in changed..file.sums.len() {
@@ -230,9 +230,11 @@ impl Pages {
             state.waiting.push((number, block));
         }
         for path in fresh {
-            let known = state.files.iter().flatten().any(|file| {
-                file.opened.path == path && !file.opened.was_replaced()
-            });
+            let known = state
+                .files
+                .iter()
+                .flatten()
+                .any(|file| file.opened.path == path && !file.opened.was_replaced());
             if !known && let Ok(opened) = Opened::open(&path) {
                 any = true;
                 let number = state.files.len();
@@ -256,6 +258,25 @@ impl Pages {
         self.look(place, Way::Forward, count, SCREEN_BLOCKS, &|_| true, &|_| true)
     }
 
+    /// How many lines behind a place pass, as far as they are summed up.
+    #[must_use]
+    pub fn passing_after(&self, place: Place) -> u64 {
+        let own = usize::try_from(place.offset).unwrap_or(usize::MAX) / BLOCK_BYTES;
+        let (opened, length, filter, later) = {
+            let state = self.shared.state.lock();
+            let Some(Some(file)) = state.files.get(place.file) else { return 0 };
+            let rest = state.files.iter().skip(place.file + 1).flatten().flat_map(|file| &file.sums);
+            let sums = file.sums.iter().skip(own + 1).chain(rest);
+            let later: u64 = sums.flatten().map(|sum| u64::from(sum.passing)).sum();
+            (Arc::clone(&file.opened), file.length, Arc::clone(&state.filter), later)
+        };
+        let lines = block_lines(&opened, own, length, self.shared.now_ms);
+        let passes = |line: &&Line| {
+            line.place.offset > place.offset && filter.passes(&line.bytes, line.head, self.shared.now_ms)
+        };
+        later + lines.iter().filter(passes).count() as u64
+    }
+
     /// The next line behind or before `place` of a level or above.
     #[must_use]
     pub fn of_level(&self, place: Option<Place>, way: Way, least: LogLevel) -> Look {
@@ -277,7 +298,11 @@ impl Pages {
         let files: Vec<_> = {
             let state = self.shared.state.lock();
             let files = state.files.iter().enumerate();
-            files.filter_map(|(number, file)| Some((number, file.as_ref()?.opened.clone(), file.as_ref()?.length))).collect()
+            files
+                .filter_map(|(number, file)| {
+                    Some((number, file.as_ref()?.opened.clone(), file.as_ref()?.length))
+                })
+                .collect()
         };
         let mut best = None;
         for (number, opened, length) in files {

@@ -22,7 +22,7 @@ fn text(from: u64, count: u64) -> String {
         };
         let padding = "x".repeat((number * 7919 % 300) as usize);
         text.push_str(&format!("{time} {level} masternode::node: line {padding} height={number}\n"));
-        if number % 50 == 0 {
+        if number.is_multiple_of(50) {
             text.push_str("    goes on below\n");
         }
     }
@@ -64,7 +64,11 @@ fn every_line_is_met_once_in_both_directions_whatever_the_steps() {
     std::fs::write(&path, &whole).unwrap();
     let expected: Vec<String> = whole.lines().map(str::to_owned).collect();
     let pages = open(&[path], "");
-    assert_eq!(texts(&pages.before(None, 3)), expected[expected.len() - 3..], "at once, before anything is counted");
+    assert_eq!(
+        texts(&pages.before(None, 3)),
+        expected[expected.len() - 3..],
+        "at once, before anything is counted"
+    );
     let progress = summed(&pages);
     assert_eq!((progress.lines, progress.passing), (expected.len() as u64, expected.len() as u64));
     assert!(progress.blocks > 10);
@@ -99,14 +103,18 @@ fn a_filter_hides_lines_and_counts_them_and_a_new_one_counts_again() {
     std::fs::write(&path, text(0, 3000)).unwrap();
     let pages = open(&[path], "level:error");
     let progress = summed(&pages);
-    let errors: Vec<u64> = (0..3000).filter(|number| number % 97 == 0).collect();
+    let errors: Vec<u64> = (0..3000_u64).filter(|number| number.is_multiple_of(97)).collect();
     // With those that go on below an error.
-    let below = errors.iter().filter(|number| *number % 50 == 0).count();
+    let below = errors.iter().filter(|number| number.is_multiple_of(50)).count();
     assert_eq!(progress.passing, (errors.len() + below) as u64);
     let last = texts(&pages.before(None, 1));
     assert!(last[0].ends_with(&format!("height={}", errors.last().unwrap())), "{last:?}");
+    let first = pages.from(None, 1).lines[0].place;
+    assert_eq!(pages.passing_after(first), progress.passing - 1);
+    assert_eq!(pages.passing_after(pages.before(None, 1).lines[0].place), 0);
     pages.set_filter(Filter::parse("height=1234", NOW).unwrap());
     assert_eq!(summed(&pages).passing, 1);
+    assert_eq!(pages.passing_after(first), 1);
     assert_eq!(pages.from(None, 10).lines.len(), 1);
     pages.set_filter(Filter::parse("nowhere", NOW).unwrap());
     assert_eq!((summed(&pages).passing, pages.from(None, 10)), (0, Look::default()));

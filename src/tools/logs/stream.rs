@@ -65,7 +65,8 @@ pub fn print(
         // Before they are read: what is added meanwhile is read with the rest.
         watch.look(paths)?;
     }
-    let mut merge = Merge::new(found.into_iter().filter(|file| is_of_interest(&file.path, options)).collect());
+    let mut merge =
+        Merge::new(found.into_iter().filter(|file| is_of_interest(&file.path, options)).collect());
     while !printer.gone && !is_over() {
         let Some((line, head)) = merge.next(options.now_ms, &mut watch)? else { break };
         printer.offer(&line, head)?;
@@ -84,7 +85,9 @@ pub fn print(
 fn is_of_interest(path: &Path, options: &Options) -> bool {
     let Some(since_ms) = options.filter.since_ms() else { return true };
     let written = std::fs::metadata(path).and_then(|metadata| metadata.modified());
-    let Ok(age) = written.map(|time| time.duration_since(UNIX_EPOCH).unwrap_or_default()) else { return true };
+    let Ok(age) = written.map(|time| time.duration_since(UNIX_EPOCH).unwrap_or_default()) else {
+        return true;
+    };
     u64::try_from(age.as_millis()).unwrap_or(u64::MAX).saturating_add(CLOCKS_MS) >= since_ms
 }
 
@@ -325,18 +328,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         write("a.log", "2026-11-23T06:00:01Z INFO a1\n  more of a1\n2026-11-23T06:00:03Z WARN a3\n");
-        write("b.log", "2026-11-23T06:00:02Z ERROR b2\n2026-11-23T06:00:03Z INFO b3\n2026-11-23T06:00:04Z INFO b4");
+        write(
+            "b.log",
+            "2026-11-23T06:00:02Z ERROR b2\n2026-11-23T06:00:03Z INFO b3\n2026-11-23T06:00:04Z INFO b4",
+        );
         let all = printed(&[folder.path().to_owned()], &options("", Form::Raw));
         let order: Vec<&str> = all.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
         assert_eq!(order, ["a1", "a1", "b2", "a3", "b3", "b4"]);
-        assert_eq!(printed(&[folder.path().to_owned()], &options("level:warn", Form::Raw)).lines().count(), 2);
+        assert_eq!(
+            printed(&[folder.path().to_owned()], &options("level:warn", Form::Raw)).lines().count(),
+            2
+        );
     }
 
     #[test]
     fn records_are_printed_as_json_and_clean_for_a_terminal() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.log");
-        std::fs::write(&path, "2026-11-23T06:01:02.5Z  WARN masternode::x: \u{1b}[31mslow height=7\n").unwrap();
+        std::fs::write(&path, "2026-11-23T06:01:02.5Z  WARN masternode::x: \u{1b}[31mslow height=7\n")
+            .unwrap();
         let json: Value =
             serde_json::from_str(&printed(std::slice::from_ref(&path), &options("", Form::Json))).unwrap();
         let expected = json!({

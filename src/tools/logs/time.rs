@@ -15,7 +15,10 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     // Years begin in March, so that the leap day is the last one.
     let year = if month > 2 { year } else { year - 1 };
     let month = if month > 2 { month - 3 } else { month + 9 };
-    365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day
+    365 * year + year.div_euclid(4) - year.div_euclid(100)
+        + year.div_euclid(400)
+        + (153 * month + 2) / 5
+        + day
         - 719_469
 }
 
@@ -216,8 +219,15 @@ mod tests {
             let (ms, length) = leading(text.as_bytes(), NOW).unwrap_or_else(|| panic!("{text}"));
             assert_eq!((ms, &text[length..]), (expected, rest), "{text}");
         }
-        for text in ["", "x", "2026-13-01T00:00:00Z", "2026-11-23", "1969-12-31T23:59:59Z", "20:01", "Foo 12 00:00:00"]
-        {
+        for text in [
+            "",
+            "x",
+            "2026-13-01T00:00:00Z",
+            "2026-11-23",
+            "1969-12-31T23:59:59Z",
+            "20:01",
+            "Foo 12 00:00:00",
+        ] {
             assert_eq!(leading(text.as_bytes(), NOW), None, "{text}");
         }
     }
