@@ -54,7 +54,7 @@ fn mode(file: &Path) -> u32 {
 #[test]
 fn every_command_explains_itself() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 23] = [
+    let commands: [&[&str]; 24] = [
         &[],
         &["run"],
         &["devnet"],
@@ -65,6 +65,7 @@ fn every_command_explains_itself() {
         &["proof"],
         &["proof", "get"],
         &["proof", "verify"],
+        &["attach"],
         &["status"],
         &["stop"],
         &["ban"],

@@ -3,6 +3,7 @@
 //! Names are relied on by scripts: they change only with a deprecation.
 
 use crate::commands::bans;
+use crate::console::source::target::SshTarget;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use masternode::config::ColorChoice;
@@ -47,6 +48,8 @@ pub enum Command {
     /// Get a proof that a payment is final, or check one without a node
     #[command(subcommand)]
     Proof(ProofCommand),
+    /// Open the console on a running node; leaving it never stops the node
+    Attach(AttachArgs),
     /// Show how a running node is doing
     Status(StatusArgs),
     /// Stop a running node in order
@@ -111,12 +114,47 @@ pub struct ScreenArgs {
     /// Run without the console and never touch the terminal
     #[arg(long)]
     pub no_tui: bool,
-    /// Theme of the console: dark, light or mono
+    #[command(flatten)]
+    pub look: LookArgs,
+}
+
+/// How the console looks.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LookArgs {
+    /// Theme of the console: dark, light, high-contrast, okabe, ansi16, mono, nord, gruvbox, solarized-dark, solarized-light,
+    /// or one of your own
     #[arg(long, value_name = "NAME")]
     pub theme: Option<String>,
     /// How many colours to use
     #[arg(long, value_name = "WHEN", value_parser = color_parser())]
     pub color: Option<ColorChoice>,
+}
+
+const ATTACH_HELP: &str = "Without --operate the node refuses every order from this console. ssh:// runs `masternode attach \
+                           --stdio` on the other machine over your own ssh: nothing listens on the network for it.";
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = ATTACH_HELP)]
+pub struct AttachArgs {
+    /// A node on another machine, over your own ssh [default: the node on this machine that the options name]
+    #[arg(value_name = "ssh://USER@HOST[:PORT][/DIR]")]
+    pub target: Option<SshTarget>,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Control socket of the node, wherever it is
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, conflicts_with = "target")]
+    pub socket: Option<PathBuf>,
+    /// Be able to give orders, as to stop the node, instead of looking only
+    #[arg(long)]
+    pub operate: bool,
+    /// Hand the console's bytes between the standard streams and the node: for the far end of ssh
+    #[arg(long, conflicts_with = "target")]
+    pub stdio: bool,
+    /// What `masternode` is called on the other machine
+    #[arg(long, value_name = "PROGRAM", default_value = "masternode")]
+    pub remote_program: String,
+    #[command(flatten)]
+    pub look: LookArgs,
 }
 
 #[derive(Clone, Debug, Args)]

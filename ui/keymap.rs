@@ -67,7 +67,7 @@ pub enum Action {
     Repaint,
     Detach,
     Quit,
-    SuspendRefused,
+    Suspend,
 }
 
 /// How much harm an action can do; decides how it is confirmed.
@@ -172,13 +172,7 @@ pub const REGISTRY: &[Binding] = &[
         description: "leave: asks what to do with the node",
         danger: Danger::Service,
     },
-    row(
-        Action::SuspendRefused,
-        &[control('z')],
-        "Ctrl-Z",
-        Everywhere,
-        "does not suspend: the node has to vote",
-    ),
+    row(Action::Suspend, &[control('z')], "Ctrl-Z", Everywhere, "suspend an attached console; never a node"),
     row(Action::Detach, &[char('d')], "d", Detachable, "detach: close the console, the node runs on"),
     row(Action::PreviousNode, &[char('[')], "[", SeveralNodes, "previous node"),
     row(Action::NextNode, &[char(']')], "]", SeveralNodes, "next node"),

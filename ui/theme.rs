@@ -1,6 +1,6 @@
 //! Themes: TOML data resolved to one style a role and one symbol a glyph, for the terminal's colours.
 //!
-//! A theme file has `name`, `extends`, `[palette]`, `[roles]`, `[ansi16]` and `[glyphs]`. The three
+//! A theme file has `name`, `extends`, `[palette]`, `[roles]`, `[ansi16]` and `[glyphs]`. The
 //! shipped ones are part of the program; a user's file works the same and is refused whole, with
 //! file, line and reason. Roles are a closed list ([`Role`]): a screen cannot ask for a colour, only
 //! for a meaning. No terminal is touched here; [`Environment`] is passed in.
@@ -257,7 +257,14 @@ impl Themes {
         let sources = [
             ("themes/dark.toml", include_str!("../themes/dark.toml")),
             ("themes/light.toml", include_str!("../themes/light.toml")),
+            ("themes/high-contrast.toml", include_str!("../themes/high-contrast.toml")),
+            ("themes/okabe.toml", include_str!("../themes/okabe.toml")),
+            ("themes/ansi16.toml", include_str!("../themes/ansi16.toml")),
             ("themes/mono.toml", include_str!("../themes/mono.toml")),
+            ("themes/nord.toml", include_str!("../themes/nord.toml")),
+            ("themes/gruvbox.toml", include_str!("../themes/gruvbox.toml")),
+            ("themes/solarized-dark.toml", include_str!("../themes/solarized-dark.toml")),
+            ("themes/solarized-light.toml", include_str!("../themes/solarized-light.toml")),
         ]
         .into_iter()
         .map(|(file, text)| ThemeSource::parse(file, text))
@@ -438,7 +445,10 @@ fn parse_color(name: &str, palette: &Table<'_>, mode: ColorMode) -> Result<Color
     }
     let text = palette.get(name).map_or(name, |(_, value)| value.text.as_str());
     let Some((red, green, blue)) = parse_rgb(text) else {
-        return Err(format!("`{text}` is neither a colour of the palette nor #rrggbb"));
+        // One of the terminal's own, if the palette does not define it otherwise.
+        let unknown =
+            || format!("`{text}` is neither a colour of the palette nor one of the sixteen nor #rrggbb");
+        return ansi_color(text).ok_or_else(unknown);
     };
     Ok(match mode {
         ColorMode::Truecolor => Color::Rgb(red, green, blue),

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 pub enum DataDirError {
     /// Another node holds the lock.
     #[error(
-        "another masternode uses {dir} (process {pid}): see how it is doing with `masternode status --data-dir {dir}`, or \
-         stop it with `masternode stop --data-dir {dir}`",
+        "another masternode uses {dir} (process {pid}): open its console with `masternode attach --data-dir {dir}`, or stop it \
+         with `masternode stop --data-dir {dir}`",
         dir = dir.display()
     )]
     InUse { dir: PathBuf, pid: String },

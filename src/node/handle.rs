@@ -22,6 +22,8 @@ use crate::primitives::transaction::{SealedTransaction, Transaction, TxStatus};
 use crate::rpc::stream::ArchiveRequest;
 use crate::rpc::{Backend, BanOutcome, Recounted};
 use crate::telemetry::bans::BanInfo;
+use crate::telemetry::event::Event;
+use crate::telemetry::log::LogPage;
 use crate::telemetry::snapshot::Snapshot;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -186,9 +188,10 @@ impl NodeHandle {
         }
     }
 
-    /// Publishes what `ring` receives from now on among this node's events, until it stops. Must be
-    /// called within the runtime.
+    /// Publishes what `ring` receives from now on among this node's events, until it stops, and shows it to attached
+    /// consoles. To be called once, within the runtime.
     pub fn follow_log(&self, ring: LogRing) {
+        let _first_wins = self.0.hub.log.set(ring.clone());
         let cancel = self.0.stopper.ordered().clone();
         let node = self.snapshot().node.name.as_str().to_owned();
         let from = ring.next_number();
@@ -213,6 +216,14 @@ impl NodeHandle {
 }
 
 impl NodeHandle {
+    /// A page of the log without the records of other nodes of the process.
+    fn own_log(&self, page: impl FnOnce(&LogRing) -> LogPage) -> LogPage {
+        let mut page = self.0.hub.log.get().map(page).unwrap_or_default();
+        let snapshot = self.snapshot();
+        page.records.retain(|(_, record)| log_feed::is_of(record, snapshot.node.name.as_str()));
+        page
+    }
+
     fn network(&self) -> Result<Arc<Network>, String> {
         self.0.network.1.upgrade().ok_or_else(|| "the node is stopping".to_owned())
     }
@@ -236,6 +247,28 @@ impl Backend for NodeHandle {
 
     fn bans(&self) -> Result<Vec<BanInfo>, String> {
         Ok(self.network()?.bans().iter().map(banned::described).collect())
+    }
+
+    fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.0.hub.receiver()
+    }
+
+    fn history(&self) -> Vec<Arc<Event>> {
+        self.0.hub.history()
+    }
+
+    fn log_number(&self) -> u64 {
+        self.0.hub.log.get().map_or(0, LogRing::next_number)
+    }
+
+    fn logs(&self, from: u64, max: usize) -> LogPage {
+        self.own_log(|ring| ring.since(from, max))
+    }
+
+    fn warnings(&self, max: usize) -> LogPage {
+        let mut page = self.own_log(|ring| ring.warnings_since(0, usize::MAX));
+        page.records.drain(..page.records.len().saturating_sub(max));
+        page
     }
 
     fn proof(&self, txid: &Txid, trusted: Option<u64>) -> Result<ProofBundle, String> {

@@ -12,6 +12,7 @@ use crate::consensus::machine::View;
 use crate::consensus::output::Output;
 use crate::consensus::timing::Timing;
 use crate::node::assemble::{Assembler, Sources, initial_snapshot};
+use crate::node::logging::ring::LogRing;
 use crate::node::metrics::{Decision, Metrics};
 use crate::node::space::SpaceLimits;
 use crate::primitives::block::Block;
@@ -29,6 +30,7 @@ use crate::telemetry::snapshot::{AlertInfo, NodeState, Snapshot, Standstill, Syn
 use arc_swap::{ArcSwap, ArcSwapOption};
 use notices::{Attendance, Stalls};
 use parking_lot::Mutex;
+use past::Past;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -132,8 +134,8 @@ pub struct Hub {
     pub metrics: Metrics,
     pub(super) started: Now,
     events: broadcast::Sender<Arc<Event>>,
-    /// Number of the last event; held while sending, so that order and numbers agree.
-    sequence: Mutex<u64>,
+    /// The last events and their number; held while sending, so that order and numbers agree.
+    past: Mutex<Past>,
     fates: broadcast::Sender<Arc<Fate>>,
     snapshot: ArcSwap<Snapshot>,
     pub(super) machine: ArcSwapOption<MachineReport>,
@@ -143,6 +145,8 @@ pub struct Hub {
     pub(super) halted: Mutex<Option<CleanText>>,
     pub(super) standing_alerts: Mutex<VecDeque<AlertInfo>>,
     pub(super) sources: OnceLock<Arc<dyn Sources>>,
+    /// The log of the process, once somebody has named it.
+    pub(super) log: OnceLock<LogRing>,
     /// How long the last sync of the vote log took.
     sync_us: AtomicU64,
     /// The catch-up under way, kept by whoever carries it out.
@@ -213,7 +217,7 @@ impl Hub {
             identity,
             started: now,
             events: broadcast::Sender::new(EVENTS_KEPT),
-            sequence: Mutex::new(0),
+            past: Mutex::default(),
             fates: broadcast::Sender::new(FATES_KEPT),
             snapshot: ArcSwap::from_pointee(snapshot),
             machine: ArcSwapOption::empty(),
@@ -223,6 +227,7 @@ impl Hub {
             halted: Mutex::new(None),
             standing_alerts: Mutex::new(VecDeque::new()),
             sources: OnceLock::new(),
+            log: OnceLock::new(),
             sync_us: AtomicU64::new(0),
             sync: ArcSwapOption::empty(),
             standstill: ArcSwapOption::empty(),
@@ -246,18 +251,30 @@ impl Hub {
 
     /// Publishes an event; never waits. Cost: under a microsecond.
     pub fn publish(&self, time_ms: u64, kind: EventKind) {
-        let mut sequence = self.sequence.lock();
-        *sequence += 1;
-        if self.events.receiver_count() > 0 {
-            // An error means that the last subscriber left just now.
-            let _unheard = self.events.send(Arc::new(Event { sequence: *sequence, time_ms, kind }));
+        let mut past = self.past.lock();
+        past.sequence += 1;
+        let heard = self.events.receiver_count() > 0;
+        if !heard && !past.remembers(&kind) {
+            return;
         }
+        let event = Arc::new(Event { sequence: past.sequence, time_ms, kind });
+        past.take(&event);
+        if heard {
+            // An error means that the last subscriber left just now.
+            let _unheard = self.events.send(event);
+        }
+    }
+
+    /// What happened lately, oldest first; none of the pool and no log records. Cost: some microseconds.
+    #[must_use]
+    pub fn history(&self) -> Vec<Arc<Event>> {
+        self.past.lock().list()
     }
 
     /// Number of the last event published.
     #[must_use]
     pub fn event_sequence(&self) -> u64 {
-        *self.sequence.lock()
+        self.past.lock().sequence
     }
 
     /// All events from now on.
@@ -536,5 +553,6 @@ impl Hub {
 }
 
 mod notices;
+mod past;
 #[cfg(test)]
 pub(in crate::node) mod tests;

@@ -44,7 +44,8 @@ pub(super) async fn feed(hub: Arc<Hub>, ring: LogRing, from: u64, node: String, 
     }
 }
 
-fn is_of(record: &LogRecord, node: &str) -> bool {
+/// Whether a record is of `node`, or of the process.
+pub(super) fn is_of(record: &LogRecord, node: &str) -> bool {
     record.node().is_none_or(|owner| owner == node)
 }
 

@@ -72,29 +72,31 @@ pub struct ControlClient {
     dir: PathBuf,
 }
 
+/// A connection to the node that runs in `data_dir`, without deadlines.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn stream(data_dir: &Path) -> Result<UnixStream, ClientError> {
+    let dir = data_dir.to_path_buf();
+    if !data_dir.is_dir() {
+        return Err(ClientError::NotRunning { dir });
+    }
+    let address = SocketAddress::of(data_dir)?;
+    UnixStream::connect(&address.path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => ClientError::NotRunning { dir },
+        io::ErrorKind::ConnectionRefused => ClientError::Stale { dir },
+        io::ErrorKind::PermissionDenied => ClientError::Denied { dir },
+        _ => ClientError::Io { dir, source: error },
+    })
+}
+
 impl ControlClient {
     /// Connects to the node that runs in `data_dir`.
     ///
     /// # Errors
     /// [`ClientError`].
     pub fn connect(data_dir: &Path) -> Result<Self, ClientError> {
-        let dir = data_dir.to_path_buf();
-        if !data_dir.is_dir() {
-            return Err(ClientError::NotRunning { dir });
-        }
-        let address = SocketAddress::of(data_dir)?;
-        let stream = match UnixStream::connect(&address.path) {
-            Ok(stream) => stream,
-            Err(error) => {
-                return Err(match error.kind() {
-                    io::ErrorKind::NotFound => ClientError::NotRunning { dir },
-                    io::ErrorKind::ConnectionRefused => ClientError::Stale { dir },
-                    io::ErrorKind::PermissionDenied => ClientError::Denied { dir },
-                    _ => ClientError::Io { dir, source: error },
-                });
-            }
-        };
-        let client = Self { stream, dir };
+        let client = Self { stream: stream(data_dir)?, dir: data_dir.to_path_buf() };
         client.deadline(ANSWER_MAX)?;
         Ok(client)
     }
@@ -284,6 +286,7 @@ impl ControlClient {
             Answer::Banned { .. } => "a ban nobody asked for",
             Answer::Unbanned { .. } => "an end of bans nobody asked for",
             Answer::Bans { .. } => "bans nobody asked for",
+            Answer::Attached { .. } => "an attachment nobody asked for",
             Answer::Refused { reason } => reason,
         };
         ClientError::Garbled { dir: self.dir.clone(), reason: reason.to_owned() }

@@ -5,11 +5,13 @@
 //! directory of mode 0700, and whoever connects must run as the same user (or root): the kernel tells
 //! who that is. Connections and requests have deadlines, and there is a bound on how many are open.
 //!
-//! Deliberately absent: anything that waits for the engine, and the console's event stream.
+//! Deliberately absent: anything that waits for the engine. An attached console has its own frames, see
+//! [`attach`].
 
 use crate::config::control_socket_in;
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::Txid;
+use crate::rpc::attach::{self, ATTACH_VERSION, ATTACHED_MAX};
 use crate::rpc::stream::{self, ArchiveRequest};
 use crate::rpc::{Backend, BanOutcome, Recounted};
 use crate::telemetry::bans::BanInfo;
@@ -24,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
@@ -66,6 +69,9 @@ pub enum Request {
     Unban { whom: String },
     /// All bans.
     ListBanned,
+    /// Send pictures, events and log records from now on, in version `attach`, every `period_ms` at most; `operate` to be
+    /// allowed more than to look.
+    Attach { attach: u32, operate: bool, period_ms: u64 },
 }
 
 /// What a node answers.
@@ -90,6 +96,8 @@ pub enum Answer {
     Unbanned { lifted: Vec<BanInfo> },
     /// To [`Request::ListBanned`], the newest first.
     Bans { bans: Vec<BanInfo> },
+    /// To [`Request::Attach`]: what follows is described in [`attach`].
+    Attached { operate: bool, name: CleanText, pid: u32 },
     /// The request was refused, with the reason.
     Refused { reason: String },
 }
@@ -197,13 +205,15 @@ impl ControlServer {
     /// Serves until `cancel`. Connections open then are closed.
     pub async fn serve(self, backend: Arc<dyn Backend>, cancel: CancellationToken) {
         let mut connections = JoinSet::new();
+        let places = Arc::new(Semaphore::new(ATTACHED_MAX));
         loop {
             tokio::select! {
                 () = cancel.cancelled() => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                     Ok((stream, _)) => {
-                        connections.spawn(converse(stream, Arc::clone(&backend)).in_current_span());
+                        let served = converse(stream, Arc::clone(&backend), Arc::clone(&places));
+                        connections.spawn(served.in_current_span());
                     }
                     Err(error) => {
                         tracing::warn!(%error, "control socket: cannot accept a connection");
@@ -231,7 +241,7 @@ fn may_control(uid: u32) -> bool {
     uid == rustix::process::geteuid().as_raw() || uid == 0
 }
 
-async fn converse(stream: UnixStream, backend: Arc<dyn Backend>) {
+async fn converse(stream: UnixStream, backend: Arc<dyn Backend>, places: Arc<Semaphore>) {
     let mut frames = Framed::new(stream, codec());
     match frames.get_ref().peer_cred() {
         Ok(peer) if may_control(peer.uid()) => {}
@@ -251,6 +261,14 @@ async fn converse(stream: UnixStream, backend: Arc<dyn Backend>) {
         let answered = match understand(&frame) {
             Ok(Request::Archive { from, to, state }) => {
                 send_archive(&mut frames, &backend, ArchiveRequest { from, to, state }).await
+            }
+            Ok(Request::Attach { attach, operate, period_ms }) => {
+                let wanted = (attach, operate, period_ms);
+                match attached(&mut frames, &backend, &places, wanted).await {
+                    // Refused: it may ask something else.
+                    Ok(false) => Ok(()),
+                    _ => return,
+                }
             }
             request => {
                 let answer = respond(request, &backend).await;
@@ -294,7 +312,36 @@ async fn send_archive(
     stream::send(frames, pieces).await
 }
 
-async fn respond(request: Result<Request, String>, backend: &Arc<dyn Backend>) -> Answer {
+/// Serves a console; `false` if it was refused.
+async fn attached(
+    frames: &mut Framed<UnixStream, LengthDelimitedCodec>,
+    backend: &Arc<dyn Backend>,
+    places: &Semaphore,
+    (version, operate, period_ms): (u32, bool, u64),
+) -> io::Result<bool> {
+    if version != ATTACH_VERSION {
+        let reason = format!(
+            "version {version} of attaching is not spoken here, version {ATTACH_VERSION} is: use the `masternode` program \
+             of the same release"
+        );
+        return reply(frames, Answer::Refused { reason }).await.map(|()| false);
+    }
+    let Ok(_place) = places.try_acquire() else {
+        let reason = format!("{ATTACHED_MAX} consoles are attached already: leave one of them");
+        return reply(frames, Answer::Refused { reason }).await.map(|()| false);
+    };
+    let name = backend.snapshot().node.name.clone();
+    reply(frames, Answer::Attached { operate, name, pid: std::process::id() }).await?;
+    tracing::info!(operate, "a console was attached");
+    let ended = attach::serve(frames, backend, operate, period_ms).await;
+    match &ended {
+        Ok(()) => tracing::info!("a console was detached"),
+        Err(error) => tracing::info!(%error, "a console has gone"),
+    }
+    ended.map(|()| true)
+}
+
+pub(super) async fn respond(request: Result<Request, String>, backend: &Arc<dyn Backend>) -> Answer {
     let proven = match request {
         Err(reason) => return Answer::Refused { reason },
         Ok(Request::Ping) => return Answer::Pong { pid: std::process::id() },
@@ -307,6 +354,10 @@ async fn respond(request: Result<Request, String>, backend: &Arc<dyn Backend>) -
             return Answer::Stopping;
         }
         Ok(Request::Archive { .. }) => return Answer::Archive,
+        // Served before it comes here.
+        Ok(Request::Attach { .. }) => {
+            return Answer::Refused { reason: "a console is attached by a connection of its own".to_owned() };
+        }
         Ok(request @ (Request::Ban { .. } | Request::Unban { .. } | Request::ListBanned)) => {
             let backend = Arc::clone(backend);
             let answered = tokio::task::spawn_blocking(move || keep_out(request, backend.as_ref())).await;
@@ -364,237 +415,5 @@ fn codec() -> LengthDelimitedCodec {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::light::bundle::ProofBundle;
-    use crate::rpc::client::{ClientError, ControlClient};
-    use parking_lot::Mutex;
-    use std::io::{Read, Write};
-
-    struct Fixed {
-        snapshot: Arc<Snapshot>,
-        stopped: Mutex<Option<CleanText>>,
-    }
-
-    impl Backend for Fixed {
-        fn snapshot(&self) -> Arc<Snapshot> {
-            Arc::clone(&self.snapshot)
-        }
-        fn proof(&self, txid: &Txid, trusted: Option<u64>) -> Result<ProofBundle, String> {
-            Err(format!("{txid} from {trusted:?} on is not known"))
-        }
-        fn archive(&self, request: ArchiveRequest, out: &mut dyn Write) -> Result<(), String> {
-            let bytes: Vec<u8> = (0..request.from).map(|n| n.to_le_bytes()[0]).collect();
-            // As a disk gives it: in parts that fit nothing.
-            bytes.chunks(1013).try_for_each(|part| out.write_all(part)).map_err(|error| error.to_string())?;
-            if request.state { Err("the disk is tired".to_owned()) } else { Ok(()) }
-        }
-        fn recount(&self) -> Result<Recounted, String> {
-            Ok(Recounted { height: 7, state_hash: Default::default(), outputs: 9 })
-        }
-        fn ban(&self, whom: &str, length_s: u64, reason: &str) -> Result<BanOutcome, String> {
-            Ok(BanOutcome { ban: ban(whom, length_s, reason), disconnected: 2, members: 1 })
-        }
-        fn unban(&self, whom: &str) -> Result<Vec<BanInfo>, String> {
-            if whom == "all" { self.bans() } else { Err(format!("`{whom}` is nobody")) }
-        }
-        fn bans(&self) -> Result<Vec<BanInfo>, String> {
-            Ok(vec![ban("203.0.113.0/24", 60, "noise")])
-        }
-        fn stop(&self, reason: CleanText) {
-            *self.stopped.lock() = Some(reason);
-        }
-    }
-
-    fn ban(subject: &str, length_s: u64, reason: &str) -> BanInfo {
-        BanInfo {
-            subject: subject.into(),
-            since_ms: 1000,
-            until_ms: 1000 + 1000 * length_s,
-            automatic: false,
-            reason: reason.into(),
-            evidence: CleanText::default(),
-            address: None,
-        }
-    }
-
-    #[test]
-    fn bans_are_ordered_lifted_and_listed_over_the_socket() {
-        let dir = tempfile::tempdir().expect("a directory");
-        with_server(dir.path(), &fixed(), |dir| {
-            let mut client = ControlClient::connect(&dir).expect("connected");
-            let outcome = client.ban("198.51.100.7", 7, "spam").expect("banned");
-            assert_eq!((outcome.ban, outcome.members), (ban("198.51.100.7", 7, "spam"), 1));
-            let listed = client.bans().expect("listed");
-            assert_eq!(client.unban("all").expect("lifted"), listed);
-            let refused = client.unban("x").expect_err("nobody");
-            assert!(refused.to_string().contains("`x` is nobody"), "{refused}");
-        });
-    }
-
-    fn snapshot() -> Snapshot {
-        serde_json::from_str(include_str!("../../tests/golden/snapshot.json")).expect("a valid snapshot")
-    }
-
-    fn fixed() -> Arc<Fixed> {
-        Arc::new(Fixed { snapshot: Arc::new(snapshot()), stopped: Mutex::new(None) })
-    }
-
-    /// Serves `backend` in `dir` while `client` runs on another thread.
-    fn with_server<T: Send + 'static>(
-        dir: &Path,
-        backend: &Arc<Fixed>,
-        client: impl FnOnce(PathBuf) -> T + Send + 'static,
-    ) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let server = ControlServer::bind(dir).expect("bound");
-            let cancel = CancellationToken::new();
-            let serving = tokio::spawn(server.serve(Arc::clone(backend) as Arc<dyn Backend>, cancel.clone()));
-            let dir = dir.to_path_buf();
-            let answer = tokio::task::spawn_blocking(move || client(dir)).await.expect("the client ran");
-            cancel.cancel();
-            serving.await.expect("the server ended");
-            answer
-        })
-    }
-
-    fn mode(path: &Path) -> u32 {
-        std::fs::metadata(path).expect("it exists").permissions().mode() & 0o777
-    }
-
-    #[test]
-    fn status_ping_and_stop_reach_the_node_and_the_socket_goes_with_it() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let backend = fixed();
-        let (pid, status, socket_mode) = with_server(dir.path(), &backend, |dir| {
-            let mut client = ControlClient::connect(&dir).expect("connected");
-            let pid = client.ping().expect("a pong");
-            let status = client.status().expect("a snapshot");
-            let refused = client.proof(Txid::default(), Some(7)).expect_err("not known");
-            assert!(refused.to_string().contains("Some(7) on is not known"), "{refused}");
-            assert_eq!(client.recount().expect("counted").outputs, 9);
-            client.stop("the test is over").expect("accepted");
-            (pid, status, mode(&control_socket_in(&dir)))
-        });
-        assert_eq!(pid, std::process::id());
-        assert_eq!(status, snapshot());
-        assert_eq!(socket_mode, 0o600);
-        assert_eq!(backend.stopped.lock().as_ref().map(CleanText::as_str), Some("the test is over"));
-        assert!(!control_socket_in(dir.path()).exists());
-    }
-
-    #[test]
-    fn an_archive_comes_whole_in_pieces_or_says_why_not_and_the_node_outlives_a_client_that_goes() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let expected: Vec<u8> = (0..3_000_000u64).map(|n| n.to_le_bytes()[0]).collect();
-        with_server(dir.path(), &fixed(), move |dir| {
-            let ask = |state| {
-                let request = ArchiveRequest { from: 3_000_000, to: None, state };
-                ControlClient::connect(&dir).expect("connected").archive(request).expect("begun")
-            };
-            let mut got = Vec::new();
-            ask(false).read_to_end(&mut got).expect("complete");
-            assert!(got == expected);
-            got.clear();
-            let error = ask(true).read_to_end(&mut got).expect_err("failed at the end");
-            assert!(error.to_string().contains("the disk is tired"), "{error}");
-            assert!(expected.starts_with(&got));
-            let mut first = [0; 10];
-            ask(false).read_exact(&mut first).expect("begun");
-            ControlClient::connect(&dir).expect("connected").ping().expect("a pong");
-        });
-    }
-
-    #[test]
-    fn the_socket_of_a_dead_process_is_replaced_and_that_of_a_live_one_is_not() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = control_socket_in(dir.path());
-        drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
-        assert!(path.exists(), "a dropped listener leaves its file");
-        with_server(dir.path(), &fixed(), |dir| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("one");
-            let _inside = runtime.enter();
-            let second = ControlServer::bind(&dir);
-            assert!(matches!(second, Err(ControlError::InUse { .. })));
-            ControlClient::connect(&dir).expect("the first is unharmed").ping().expect("a pong");
-        });
-    }
-
-    #[test]
-    fn a_file_in_the_place_of_the_socket_is_left_alone() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = control_socket_in(dir.path());
-        std::fs::write(&path, "precious").expect("written");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("one");
-        let _inside = runtime.enter();
-        assert!(matches!(ControlServer::bind(dir.path()), Err(ControlError::NotASocket { .. })));
-        assert_eq!(std::fs::read_to_string(&path).expect("still there"), "precious");
-    }
-
-    #[test]
-    fn a_directory_with_a_very_long_path_works_too() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let long = dir.path().join("x".repeat(120)).join("y".repeat(120));
-        std::fs::create_dir_all(&long).expect("created");
-        let pid = with_server(&long, &fixed(), |dir| {
-            ControlClient::connect(&dir).expect("connected").ping().expect("a pong")
-        });
-        assert_eq!(pid, std::process::id());
-        assert!(!control_socket_in(&long).exists());
-    }
-
-    #[test]
-    fn without_a_node_the_client_says_where_it_looked_and_what_to_do() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let missing = ControlClient::connect(dir.path()).expect_err("nobody is there");
-        assert!(matches!(missing, ClientError::NotRunning { .. }));
-        let text = missing.to_string();
-        assert!(text.contains(&dir.path().display().to_string()), "{text}");
-        assert!(text.contains("masternode run --data-dir"), "{text}");
-        drop(std::os::unix::net::UnixListener::bind(control_socket_in(dir.path())).expect("bound"));
-        let dead = ControlClient::connect(dir.path()).expect_err("nobody listens");
-        assert!(matches!(dead, ClientError::Stale { .. }), "{dead}");
-    }
-
-    /// Sends `payload` as a frame and returns the answer.
-    fn raw(dir: &Path, payload: &[u8]) -> Answer {
-        let mut stream = std::os::unix::net::UnixStream::connect(control_socket_in(dir)).expect("connected");
-        let length = u32::try_from(payload.len()).expect("short");
-        stream.write_all(&length.to_be_bytes()).expect("sent");
-        stream.write_all(payload).expect("sent");
-        let mut head = [0; 4];
-        stream.read_exact(&mut head).expect("an answer");
-        let mut answer = vec![0; u32::from_be_bytes(head) as usize];
-        stream.read_exact(&mut answer).expect("an answer");
-        serde_json::from_slice::<Envelope<Answer>>(&answer).expect("valid").body
-    }
-
-    #[test]
-    fn other_versions_and_nonsense_are_refused_with_a_reason() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let backend = fixed();
-        with_server(dir.path(), &backend, |dir| {
-            let refused = |payload: &[u8]| match raw(&dir, payload) {
-                Answer::Refused { reason } => reason,
-                other => panic!("not refused: {other:?}"),
-            };
-            assert!(refused(br#"{"version":2,"method":"dance"}"#).contains("version 2"));
-            assert!(refused(br#"{"version":1,"method":"dance"}"#).contains("dance"));
-            assert!(refused(b"\xff\x00 nonsense").contains("not understood"));
-        });
-        assert!(backend.stopped.lock().is_none());
-    }
-
-    #[test]
-    fn a_frame_that_claims_too_much_ends_the_connection_at_once() {
-        let dir = tempfile::tempdir().expect("a directory");
-        with_server(dir.path(), &fixed(), |dir| {
-            let mut stream =
-                std::os::unix::net::UnixStream::connect(control_socket_in(&dir)).expect("connected");
-            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
-            stream.write_all(&u32::MAX.to_be_bytes()).expect("sent");
-            assert_eq!(stream.read(&mut [0; 1]).expect("closed, not timed out"), 0);
-        });
-    }
-}
+#[path = "control_tests.rs"]
+pub(super) mod tests;

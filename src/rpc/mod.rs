@@ -1,10 +1,13 @@
 //! How programs talk to a running node: the control socket in its data directory.
 //!
 //! [`Backend`] is what the node offers; this module knows nothing else of it. [`control`] serves the
-//! socket, [`stream`] its long answers, [`client`] speaks to it. Deliberately absent so far: JSON-RPC over HTTP.
+//! socket, [`stream`] its long answers, [`attach`] what a console is sent, [`mirror`] what it makes of
+//! that, [`client`] speaks to it. Deliberately absent so far: JSON-RPC over HTTP.
 
+pub mod attach;
 pub mod client;
 pub mod control;
+pub mod mirror;
 pub mod stream;
 
 use crate::light::bundle::ProofBundle;
@@ -12,10 +15,13 @@ use crate::primitives::clean::CleanText;
 use crate::primitives::hash::{Hash, Txid};
 use crate::rpc::stream::ArchiveRequest;
 use crate::telemetry::bans::BanInfo;
+use crate::telemetry::event::Event;
+use crate::telemetry::log::LogPage;
 use crate::telemetry::snapshot::Snapshot;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::sync::Arc;
+use tokio::sync::broadcast::Receiver;
 
 /// What was counted and found right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +48,21 @@ pub struct BanOutcome {
 pub trait Backend: Send + Sync + 'static {
     /// The whole picture, at most a quarter of a second old.
     fn snapshot(&self) -> Arc<Snapshot>;
+
+    /// All events from now on; a slow receiver loses the oldest and is told how many.
+    fn events(&self) -> Receiver<Arc<Event>>;
+
+    /// What happened lately, oldest first, some hundred events; none of the pool and no log records.
+    fn history(&self) -> Vec<Arc<Event>>;
+
+    /// The number the next log record will have.
+    fn log_number(&self) -> u64;
+
+    /// At most `max` log records of this node, from number `from` on.
+    fn logs(&self, from: u64, max: usize) -> LogPage;
+
+    /// The newest `max` records of WARN and above of this node, which outlive the others.
+    fn warnings(&self, max: usize) -> LogPage;
 
     /// The proof that a transaction is final, from the header at height `trusted` on; the error says why
     /// there is none. Blocks: reads the database.

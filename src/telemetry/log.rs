@@ -54,3 +54,14 @@ impl LogRecord {
         owner.map(|(_, node)| node.as_str())
     }
 }
+
+/// Records after a number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPage {
+    /// The records with their numbers, oldest first.
+    pub records: Vec<(u64, LogRecord)>,
+    /// The number to ask from next time.
+    pub next: u64,
+    /// Records asked for that the ring no longer holds.
+    pub skipped: u64,
+}

@@ -13,5 +13,6 @@ pub mod clock;
 pub mod event;
 pub mod histogram;
 pub mod log;
+pub mod patch;
 pub mod reach;
 pub mod snapshot;

@@ -92,7 +92,7 @@ pub fn execute(args: &DevnetArgs) -> Outcome {
     let plan = plan(args, &root);
     let outcome = runtime.block_on(async {
         match args.screen.no_tui {
-            true => run_headless(args, &plan, started_us).await,
+            true => run_headless(args, &plan, &logging, started_us).await,
             false => dashboard::run(args, plan, &logging).await,
         }
     });
@@ -122,11 +122,12 @@ fn plan(args: &DevnetArgs, root: &Root) -> Plan {
     }
 }
 
-async fn run_headless(args: &DevnetArgs, plan: &Plan, started_us: u64) -> Outcome {
+async fn run_headless(args: &DevnetArgs, plan: &Plan, logging: &Logging, started_us: u64) -> Outcome {
     let founded = found(plan).map_err(Failure::refused)?;
     tell_start(args, plan, &founded);
     let told = told_to_stop();
     let cluster = Cluster::start(&founded).await.map_err(refused_or_failed)?;
+    cluster.nodes().iter().for_each(|node| node.follow_log(logging.ring()));
     let report = tokio::select! {
         report = operate(args, &founded, &cluster, &told, started_us) => report,
         stopped = cluster.stopped() => return all_stopped(args, stopped),

@@ -1,5 +1,6 @@
 //! One file a command. A command returns; only `main` exits.
 
+pub mod attach;
 pub mod backup;
 pub mod bans;
 pub mod check_config;
@@ -75,6 +76,7 @@ pub fn execute(cli: Cli) -> Outcome {
         Some(Command::Genesis(GenesisCommand::Inspect(args))) => genesis::inspect(&args),
         Some(Command::Proof(ProofCommand::Get(args))) => proof::get(&args),
         Some(Command::Proof(ProofCommand::Verify(args))) => proof::verify(&args),
+        Some(Command::Attach(args)) => attach::execute(&args),
         Some(Command::Status(args)) => status::execute(&args),
         Some(Command::Stop(args)) => stop::execute(&args),
         Some(Command::Ban(args)) => bans::ban(&args),

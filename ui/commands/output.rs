@@ -23,6 +23,18 @@ pub fn write(text: &str) -> Outcome {
     }
 }
 
+/// Passes bytes on to the standard output as they come, until there are no more or nobody reads.
+pub fn pass_on(mut from: impl std::io::Read) {
+    let mut stdout = std::io::stdout().lock();
+    let mut bytes = vec![0; 64 << 10];
+    while let Ok(length @ 1..) = from.read(&mut bytes) {
+        let part = bytes.get(..length).unwrap_or_default();
+        if stdout.write_all(part).and_then(|()| stdout.flush()).is_err() {
+            return;
+        }
+    }
+}
+
 /// Writes `text` to the standard error; a closed one is no reason to stop.
 pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");

@@ -5,7 +5,7 @@
 
 use crate::cli::RunArgs;
 use crate::commands::screen::{Screen, told_to_stop};
-use crate::commands::{Failure, Outcome, locate, output, passphrase, screen};
+use crate::commands::{Failure, Outcome, attach, locate, output, passphrase, screen};
 use masternode::config::Config;
 use masternode::ledger::genesis::Genesis;
 use masternode::ledger::store::folder::refuse_unknown_format;
@@ -31,6 +31,9 @@ pub fn execute(args: &RunArgs) -> Outcome {
     }
     if args.trusted_block.is_some() {
         config.sync.trusted_block = args.trusted_block;
+    }
+    if let Some(attached) = attach::instead(&config, &args.screen)? {
+        return attached;
     }
     // Before log files, lock or anything else is made in the directory.
     refuse_unknown_format(&config.database_path()).map_err(Failure::refused)?;
@@ -90,7 +93,7 @@ async fn run_on_screen(
     logging: &Logging,
 ) -> Outcome {
     let told = told_to_stop();
-    let mut options = screen::options(&args.screen, &config.console, &config.name);
+    let mut options = screen::options(&args.screen.look, &config.console, &config.name);
     options.can_detach = true;
     let mut screen = Screen::open(options, vec![CleanText::limited(&config.name, 64)], logging.ring())?;
     screen.feeder.phase("reading keys, opening the database, joining the network");

@@ -1,7 +1,7 @@
 //! The console around a node or a devnet: opened first, closed last, so that the terminal is a terminal
 //! again before anything is written to it.
 
-use crate::cli::ScreenArgs;
+use crate::cli::LookArgs;
 use crate::commands::{Failure, Outcome};
 use crate::console::source::{Feeder, InProcess};
 use crate::console::{ConsoleError, ConsoleOptions, Outcome as Left, Stop, spawn};
@@ -10,18 +10,29 @@ use masternode::config::{ColorChoice, ConsoleConfig};
 use masternode::node::logging::ring::LogRing;
 use masternode::primitives::clean::CleanText;
 use std::future::Future;
+use std::path::PathBuf;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// How the console looks: the command line overrules the configuration.
-pub fn options(args: &ScreenArgs, config: &ConsoleConfig, title: &str) -> ConsoleOptions {
+pub fn options(args: &LookArgs, config: &ConsoleConfig, title: &str) -> ConsoleOptions {
     let mut options = ConsoleOptions::new(title);
     options.theme = args.theme.clone().unwrap_or_else(|| config.theme.clone());
+    options.refresh = Duration::from_millis(config.refresh_ms);
+    options.theme_directory = theme_directory();
     options.color = args.color.map_or(theme::ColorChoice::Auto, choice);
     options.color_config = choice(config.color);
     options
+}
+
+/// Where the operator's own themes are: `masternode/themes` in `$XDG_CONFIG_HOME` or `~/.config`.
+fn theme_directory() -> Option<PathBuf> {
+    let of = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let config = of("XDG_CONFIG_HOME").or_else(|| Some(of("HOME")?.join(".config")))?;
+    Some(config.join("masternode").join("themes"))
 }
 
 fn choice(color: ColorChoice) -> theme::ColorChoice {
@@ -81,7 +92,7 @@ impl Screen {
             Ok(Ok(Left::TerminalLost(reason))) => {
                 tracing::warn!(
                     reason,
-                    "the terminal is gone: running on without the console, until `masternode stop` or SIGTERM"
+                    "the terminal is gone: running on without the console; `masternode attach` opens it again"
                 );
             }
             Ok(Err(error)) => {

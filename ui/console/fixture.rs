@@ -5,7 +5,6 @@ use crate::console::source::{Events, Phase};
 use crate::console::state::State;
 use crate::console::update::update;
 use crate::theme::{ColorMode, Look, Themes};
-use masternode::node::logging::ring::LogPage;
 use masternode::primitives::amount::Amount;
 use masternode::primitives::chain::NetworkKind;
 use masternode::primitives::clean::CleanText;
@@ -16,7 +15,7 @@ use masternode::telemetry::cause::{MissCause, PaymentGap};
 use masternode::telemetry::clock::ClockInfo;
 use masternode::telemetry::event::{AlertLevel, Event, EventKind};
 use masternode::telemetry::histogram::Percentiles;
-use masternode::telemetry::log::{LogLevel, LogRecord};
+use masternode::telemetry::log::{LogLevel, LogPage, LogRecord};
 use masternode::telemetry::reach::ReachInfo;
 use masternode::telemetry::snapshot::{
     AlertInfo, ChainInfo, CheckpointInfo, ConsensusInfo, FinalityInfo, HostInfo, MemberInfo, MissInfo,

@@ -1,8 +1,8 @@
 //! What goes into the console's state, and what it asks its loop to do.
 
-use crate::console::source::{Events, Phase};
+use crate::console::source::{Events, LinkState, Phase};
 use crossterm::event::KeyEvent;
-use masternode::node::logging::ring::LogPage;
+use masternode::telemetry::log::LogPage;
 use masternode::telemetry::snapshot::Snapshot;
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ pub enum Message {
     Events { node: usize, events: Events },
     /// Log records.
     Logs(LogPage),
+    /// How the source stands to a node.
+    Link { node: usize, state: LinkState },
     /// Steps of starting up.
     Phases(Vec<Phase>),
 }
@@ -30,6 +32,8 @@ pub enum Message {
 pub enum Command {
     /// Forget what is on the terminal and paint everything.
     Repaint,
+    /// Give the terminal back and stop this process until it is told to go on.
+    Suspend,
     /// Leave with this answer.
     Leave(Leaving),
 }

@@ -22,7 +22,7 @@ mod tests;
 use crate::console::input::{Decoder, Typed};
 use crate::console::message::{Command, Leaving, Message};
 use crate::console::source::Source;
-use crate::console::state::State;
+use crate::console::state::{Hosting, State};
 use crate::console::terminal::{Lost, OpenError, Terminal};
 use crate::console::update::update;
 use crate::theme::{ColorChoice, Environment, ThemeError, Themes};
@@ -36,7 +36,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const GATHER: Duration = Duration::from_millis(100);
 /// Between two paintings of data.
 const PAINT: Duration = Duration::from_millis(500);
-/// The same over SSH.
+/// The least over SSH.
 const PAINT_SSH: Duration = Duration::from_millis(1000);
 /// A lone Esc is told from the start of a sequence by this pause.
 const ESCAPE_PAUSE: Duration = Duration::from_millis(40);
@@ -62,6 +62,10 @@ pub struct ConsoleOptions {
     pub theme_directory: Option<PathBuf>,
     /// Whether the node can run on without the console: offers to detach.
     pub can_detach: bool,
+    /// Whose nodes are shown.
+    pub hosting: Hosting,
+    /// Least time between two paintings of data; longer over SSH.
+    pub refresh: Duration,
     pub environment: Environment,
 }
 
@@ -76,6 +80,8 @@ impl ConsoleOptions {
             ascii: None,
             theme_directory: None,
             can_detach: false,
+            hosting: Hosting::Own,
+            refresh: PAINT,
             environment: Environment::of_process(),
         }
     }
@@ -146,7 +152,7 @@ pub fn spawn(
 pub fn run(options: &ConsoleOptions, source: Box<dyn Source>, stop: &Stop) -> Result<Outcome, ConsoleError> {
     let state = initial_state(options, source.as_ref())?;
     let terminal = Terminal::open(stop.0.clone())?;
-    let period = if options.environment.ssh { PAINT_SSH } else { PAINT };
+    let period = if options.environment.ssh { options.refresh.max(PAINT_SSH) } else { options.refresh };
     let body = std::panic::AssertUnwindSafe(|| Loop::new(terminal, state, source, period).run(stop));
     match std::panic::catch_unwind(body) {
         Ok(outcome) => Ok(outcome),
@@ -176,6 +182,7 @@ fn initial_state(options: &ConsoleOptions, source: &dyn Source) -> Result<State,
     let titles = (0..source.nodes()).map(|node| source.name(node)).collect();
     let mut state = State::new(CleanText::new(&options.title), titles, looks, look.unwrap_or(0), now_ms());
     state.can_detach = options.can_detach;
+    state.hosting = options.hosting;
     for problem in &problems {
         tracing::warn!(%problem, "theme not used");
     }
@@ -256,6 +263,7 @@ impl Loop {
         for command in update(&mut self.state, message) {
             match command {
                 Command::Repaint => self.terminal.forget(),
+                Command::Suspend => self.terminal.suspend(),
                 Command::Leave(Leaving::Stop) => return Some(Outcome::Stop),
                 Command::Leave(Leaving::Detach) => return Some(Outcome::Detach),
             }
@@ -268,6 +276,10 @@ impl Loop {
         let before = self.state.now_ms / 1000;
         let mut messages = vec![Message::Now(now_ms())];
         for node in 0..self.source.nodes() {
+            let link = self.source.link(node);
+            if self.state.live.nodes.get(node).is_some_and(|data| data.link != link) {
+                messages.push(Message::Link { node, state: link });
+            }
             if let Some(snapshot) = self.source.snapshot(node) {
                 let shown = self.state.live.nodes.get(node).and_then(|data| data.snapshot.as_ref());
                 if !shown.is_some_and(|shown| Arc::ptr_eq(shown, &snapshot)) {

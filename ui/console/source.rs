@@ -1,11 +1,15 @@
-//! Where a console gets its data, and the source for nodes of this process.
+//! Where a console gets its data, and the source for nodes of this process; [`remote`] is that for others.
 //!
 //! A source never blocks and may be asked before any node is up. Who misses events is told how many;
 //! the snapshot is the truth, events only decorate it.
 
-use masternode::node::logging::ring::{LogPage, LogRing};
+pub mod remote;
+pub mod target;
+
+use masternode::node::logging::ring::LogRing;
 use masternode::primitives::clean::CleanText;
 use masternode::telemetry::event::Event;
+use masternode::telemetry::log::LogPage;
 use masternode::telemetry::snapshot::Snapshot;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -37,7 +41,21 @@ pub struct Phase {
     pub began_ms: u64,
 }
 
-/// One or several nodes of this process, or later a daemon.
+/// How a source stands to a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LinkState {
+    /// Part of this process.
+    #[default]
+    Own,
+    /// Not connected yet.
+    Connecting,
+    /// Connected to its process; `operate` when it takes orders from here.
+    Attached { operate: bool },
+    /// Not connected any more, or never was: why. It is tried again.
+    Lost(CleanText),
+}
+
+/// One or several nodes, of this process or of others.
 pub trait Source: Send {
     /// How many nodes there are; constant.
     fn nodes(&self) -> usize;
@@ -53,6 +71,11 @@ pub trait Source: Send {
 
     /// At most `max` log records from number `sequence` on.
     fn logs_since(&self, sequence: u64, max: usize) -> LogPage;
+
+    /// How it stands to a node.
+    fn link(&self, _node: usize) -> LinkState {
+        LinkState::Own
+    }
 
     /// Steps of starting up so far, oldest first.
     fn phases(&self) -> Vec<Phase> {

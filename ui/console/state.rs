@@ -3,14 +3,13 @@
 //! Invariants: every list is bounded; what a detail shows is bound by identity ([`RowKey`]), never by
 //! a row's position; while frozen, `live` goes on and `shown()` stands still.
 
-use crate::console::source::{Events, Phase};
+use crate::console::source::{Events, LinkState, Phase};
 use crate::keymap::{Context, Screen};
 use crate::theme::Look;
-use masternode::node::logging::ring::LogPage;
 use masternode::primitives::clean::CleanText;
 use masternode::primitives::hash::Txid;
 use masternode::telemetry::event::{Event, EventKind};
-use masternode::telemetry::log::{LogLevel, LogRecord};
+use masternode::telemetry::log::{LogLevel, LogPage, LogRecord};
 use masternode::telemetry::snapshot::Snapshot;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -118,6 +117,7 @@ pub struct NodeData {
     pub streamed: u64,
     /// Events lost because the console was slow.
     pub missed: u64,
+    pub link: LinkState,
 }
 
 /// Log records of the process.
@@ -149,6 +149,18 @@ pub enum QuitChoice {
     Cancel,
 }
 
+/// Whose nodes a console shows, and what it may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hosting {
+    /// Those of its own process.
+    #[default]
+    Own,
+    /// Of others, to look at.
+    View,
+    /// Of others, with orders.
+    Operate,
+}
+
 /// All of it.
 #[derive(Debug)]
 pub struct State {
@@ -160,6 +172,8 @@ pub struct State {
     pub title: CleanText,
     /// Whether the caller can run on without a console.
     pub can_detach: bool,
+    /// Whose nodes are shown.
+    pub hosting: Hosting,
     pub looks: Vec<Look>,
     pub look: usize,
     pub screen: Screen,
@@ -192,6 +206,7 @@ impl State {
             started_ms: now_ms,
             title,
             can_detach: false,
+            hosting: Hosting::Own,
             looks,
             look,
             screen: Screen::Overview,
@@ -250,6 +265,11 @@ impl State {
     /// The list with the focus.
     pub fn focused_list(&self) -> Option<ListId> {
         ListId::of(self.screen).get(self.focus).copied()
+    }
+
+    /// Whether the operator may stop the node from here.
+    pub fn can_stop(&self) -> bool {
+        self.hosting != Hosting::View
     }
 
     /// State of a list.

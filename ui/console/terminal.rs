@@ -144,6 +144,21 @@ impl Terminal {
         }
     }
 
+    /// Gives the terminal back, stops this process as Ctrl-Z in a shell does, and takes the terminal again when it goes
+    /// on. Only for a process without a node.
+    pub fn suspend(&mut self) {
+        self.guard.restore();
+        // To this thread, which must not go on before it has stopped. The system ignores it where no shell could wake
+        // the process again.
+        let _ = signal_hook::low_level::raise(signal_hook::consts::SIGTSTP);
+        self.guard.restored.store(false, Ordering::SeqCst);
+        let mut raw = self.guard.saved.clone();
+        raw.make_raw();
+        let _ = rustix::termios::tcsetattr(&self.guard.fd, OptionalActions::Now, &raw);
+        let _ = self.write(ENTER);
+        self.clear = true;
+    }
+
     /// Paint everything in the next frame.
     pub fn forget(&mut self) {
         self.clear = true;

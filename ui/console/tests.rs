@@ -2,8 +2,8 @@
 
 use crate::console::fixture::{NOW_MS, fresh, logs, phases, running, snapshot};
 use crate::console::message::{Command, Leaving, Message};
-use crate::console::source::Events;
-use crate::console::state::{QuitChoice, RowKey, State};
+use crate::console::source::{Events, LinkState};
+use crate::console::state::{Hosting, QuitChoice, RowKey, State};
 use crate::console::update::update;
 use crate::console::view::view;
 use crate::keymap::Screen;
@@ -188,6 +188,33 @@ fn leaving_takes_a_deliberate_choice() {
     assert!(press(&mut state, KeyCode::Char('d')).is_empty());
     state.can_detach = true;
     assert_eq!(press(&mut state, KeyCode::Char('d')), [Command::Leave(Leaving::Detach)]);
+}
+
+#[test]
+fn an_attached_console_offers_what_it_may_and_shows_how_it_stands() {
+    let mut state = running(ColorMode::Truecolor, false);
+    (state.can_detach, state.hosting) = (true, Hosting::View);
+    assert!(draw(&state, 80, 24).lines().next().unwrap().contains("VIEW"));
+    press(&mut state, KeyCode::Char('q'));
+    press(&mut state, KeyCode::Char('s'));
+    assert_eq!(state.dialog, Some(QuitChoice::Cancel), "no stop to choose");
+    insta::assert_snapshot!("quit_view_only", draw(&state, 80, 24));
+    press(&mut state, KeyCode::Esc);
+    let control_z = KeyEvent::new(KeyCode::Char('z'), KeyModifiers::CONTROL);
+    assert_eq!(update(&mut state, Message::Key(control_z)), [Command::Suspend]);
+    state.hosting = Hosting::Operate;
+    press(&mut state, KeyCode::Char('q'));
+    press(&mut state, KeyCode::Char('s'));
+    assert_eq!(press(&mut state, KeyCode::Enter), [Command::Leave(Leaving::Stop)]);
+    let lost = LinkState::Lost("the connection was closed".into());
+    update(&mut state, Message::Link { node: 0, state: lost });
+    update(&mut state, Message::Now(NOW_MS + 60_000));
+    let drawn = draw(&state, 80, 24);
+    assert!(
+        drawn.contains("NOT CONNECTED") && drawn.contains("the connection was closed; trying"),
+        "{drawn}"
+    );
+    assert!(drawn.contains("1,204,128"), "what was known stays: {drawn}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `update(&mut State, Message) -> Vec<Command>`: every change of the console's state.
 
 use crate::console::message::{Command, Leaving, Message};
-use crate::console::state::{FILTER_CHARS_MAX, ListId, QuitChoice, RowKey, State};
+use crate::console::state::{FILTER_CHARS_MAX, Hosting, ListId, QuitChoice, RowKey, State};
 use crate::keymap::{Action, Screen, lookup};
 use crate::screens;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -31,6 +31,11 @@ pub fn update(state: &mut State, message: Message) -> Vec<Command> {
                 data.take_events(events);
             }
         }
+        Message::Link { node, state: link } => {
+            if let Some(data) = state.live.nodes.get_mut(node) {
+                data.link = link;
+            }
+        }
         Message::Logs(page) => state.live.logs.take_page(page),
         Message::Phases(phases) => state.live.phases = phases,
     }
@@ -56,10 +61,10 @@ fn is_control(key: KeyEvent, letter: char) -> bool {
 
 /// The buttons of the question on leaving, in order.
 pub fn quit_choices(state: &State) -> &'static [QuitChoice] {
-    if state.can_detach {
-        &[QuitChoice::Detach, QuitChoice::Stop, QuitChoice::Cancel]
-    } else {
-        &[QuitChoice::Stop, QuitChoice::Cancel]
+    match (state.can_detach, state.can_stop()) {
+        (true, true) => &[QuitChoice::Detach, QuitChoice::Stop, QuitChoice::Cancel],
+        (true, false) => &[QuitChoice::Detach, QuitChoice::Cancel],
+        (false, _) => &[QuitChoice::Stop, QuitChoice::Cancel],
     }
 }
 
@@ -165,7 +170,8 @@ fn act(state: &mut State, action: Action) -> Vec<Command> {
         Action::Repaint => return vec![Command::Repaint],
         Action::Detach => return vec![Command::Leave(Leaving::Detach)],
         Action::Quit => state.dialog = Some(QuitChoice::Cancel),
-        Action::SuspendRefused => {
+        Action::Suspend if state.hosting != Hosting::Own => return vec![Command::Suspend],
+        Action::Suspend => {
             state.notice = Some("not suspended: the node has to keep voting; q leaves".to_owned());
         }
     }

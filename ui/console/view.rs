@@ -3,7 +3,8 @@
 //! Two rows of header, one of footer, the screen between. Below 40×10 one status line that names the
 //! size needed.
 
-use crate::console::state::{QuitChoice, STALE_MS, State};
+use crate::console::source::LinkState;
+use crate::console::state::{Hosting, QuitChoice, STALE_MS, State};
 use crate::console::update::quit_choices;
 use crate::keymap::Screen;
 use crate::screens;
@@ -95,6 +96,10 @@ fn status_line(canvas: &mut Canvas<'_>, state: &State) {
     }
 }
 
+fn is_lost(state: &State) -> bool {
+    state.node_data().is_some_and(|node| matches!(node.link, LinkState::Lost(_)))
+}
+
 fn header(canvas: &mut Canvas<'_>, state: &State) {
     let style = canvas.look.style(Role::Header);
     canvas.tint(0, style);
@@ -115,10 +120,17 @@ fn header(canvas: &mut Canvas<'_>, state: &State) {
     }
     let left = Line::from(spans);
     let mut right = Vec::new();
+    match (state.node_data().map(|node| &node.link), state.hosting) {
+        (Some(LinkState::Lost(_)), _) => right.push(on_header(canvas.span("NOT CONNECTED ", Role::Bad))),
+        (Some(LinkState::Connecting), _) => right.push(on_header(canvas.span("CONNECTING ", Role::Info))),
+        (_, Hosting::View) => right.push(on_header(canvas.span("VIEW ", Role::Info))),
+        (_, Hosting::Operate) => right.push(on_header(canvas.span("OPERATE ", Role::Warn))),
+        (_, Hosting::Own) => {}
+    }
     let (events, logs) = state.held_back();
     if state.frozen.is_some() {
         right.push(on_header(canvas.span(format!("FROZEN +{} new ", count(events + logs)), Role::Warn)));
-    } else if state.snapshot().is_some() && state.data_age_ms() > STALE_MS {
+    } else if !is_lost(state) && state.snapshot().is_some() && state.data_age_ms() > STALE_MS {
         let text = format!("NO DATA FOR {} ", age(state.data_age_ms()));
         right.push(on_header(canvas.span(text, Role::Bad)));
     }
@@ -189,6 +201,11 @@ fn footer(canvas: &mut Canvas<'_>, state: &State) {
         canvas.line(0, &line);
         return;
     }
+    if let Some(LinkState::Lost(reason)) = state.node_data().map(|node| &node.link) {
+        let line = Line::from(canvas.span(format!(" {reason}; trying again  q leave"), Role::Bad));
+        canvas.line(0, &line);
+        return;
+    }
     let mut hints: Vec<(&str, &str)> = Vec::new();
     if state.detail.is_some() {
         hints.push(("Esc", "close"));
@@ -230,6 +247,10 @@ fn footer(canvas: &mut Canvas<'_>, state: &State) {
 
 /// What leaving means for the network, in one or two lines.
 fn consequences(state: &State) -> Vec<(String, Role)> {
+    if !state.can_stop() {
+        let text = "This console only views; `attach --operate` can stop the node.";
+        return vec![(text.to_owned(), Role::Text)];
+    }
     let Some(snapshot) = state.snapshot() else {
         return vec![("The node is still starting.".to_owned(), Role::Dim)];
     };

@@ -25,8 +25,11 @@ fn text_of_shipped_themes_has_a_contrast_of_at_least_four_and_a_half() {
     let themes = Themes::shipped().unwrap();
     // Lines and empty parts of bars are not text; everything else is read.
     let drawn = [Role::Border, Role::BarRest];
-    for name in ["dark", "light"] {
-        let look = themes.look(name, ColorMode::Truecolor, false).unwrap();
+    // Those of the terminal and those without colours have none to measure.
+    let of_the_terminal = ["ansi16", "mono"];
+    let names = themes.names().into_iter().filter(|name| !of_the_terminal.contains(&name.as_str()));
+    for name in names {
+        let look = themes.look(&name, ColorMode::Truecolor, false).unwrap();
         for role in Role::ALL.iter().filter(|role| !drawn.contains(role)) {
             let ratio = contrast(&look, *role);
             assert!(ratio >= 4.5, "{name}: {} has {ratio:.2}", role.name());
@@ -87,7 +90,7 @@ fn a_theme_of_the_operator_is_added_and_a_bad_one_left_out_with_its_line() {
     std::fs::write(directory.path().join("c.toml"), "name = \"loop\"\nextends = \"loop\"\n").unwrap();
     let mut themes = Themes::shipped().unwrap();
     let errors = themes.add_directory(directory.path());
-    assert_eq!(themes.names(), ["dark", "light", "mono", "mine"]);
+    assert_eq!(themes.names().len(), Themes::shipped().unwrap().names().len() + 1);
     let look = themes.look("mine", ColorMode::Truecolor, false).unwrap();
     assert_eq!(look.style(Role::Bad).fg, Some(Color::Rgb(255, 0, 0)));
     let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();

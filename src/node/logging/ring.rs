@@ -5,7 +5,7 @@
 //! when it enters, so nothing in here can drive a terminal.
 
 use crate::primitives::clean::CleanText;
-use crate::telemetry::log::{LogLevel, LogRecord, NODE_FIELD};
+use crate::telemetry::log::{LogLevel, LogPage, LogRecord, NODE_FIELD};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt;
@@ -28,17 +28,6 @@ pub const WARNINGS_MAX: usize = 2_000;
 const FIELDS_MAX: usize = 32;
 /// Characters kept of one field's value.
 const FIELD_CHARS_MAX: usize = 1024;
-
-/// Records after a number.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LogPage {
-    /// The records with their numbers, oldest first.
-    pub records: Vec<(u64, LogRecord)>,
-    /// The number to ask from next time.
-    pub next: u64,
-    /// Records asked for that the ring no longer holds.
-    pub skipped: u64,
-}
 
 /// The live records; cheap to clone, all clones are the same ring.
 #[derive(Clone, Debug, Default)]

@@ -32,7 +32,8 @@ pub async fn run(args: &DevnetArgs, plan: Plan, logging: &Logging) -> Outcome {
     let told = told_to_stop();
     let names = (0..usize::from(args.nodes)).map(|index| CleanText::new(&node_name(index))).collect();
     let config = Config::defaults(NetworkKind::Devnet).console;
-    let mut screen = Screen::open(screen::options(&args.screen, &config, "devnet"), names, logging.ring())?;
+    let mut screen =
+        Screen::open(screen::options(&args.screen.look, &config, "devnet"), names, logging.ring())?;
     screen.feeder.phase("making keys and a genesis");
     let founding = tokio::task::spawn_blocking(move || found(&plan)).await;
     let outcome = match founding.map_err(Failure::failed) {
