@@ -144,6 +144,9 @@ pub struct AttachArgs {
     /// Control socket of the node, wherever it is
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, conflicts_with = "target")]
     pub socket: Option<PathBuf>,
+    /// All nodes of `console.fleet` in the configuration, one line each, the worst first
+    #[arg(long, conflicts_with_all = ["target", "socket", "stdio"])]
+    pub fleet: bool,
     /// Be able to give orders, as to stop the node, instead of looking only
     #[arg(long)]
     pub operate: bool,

@@ -18,7 +18,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use std::sync::Arc;
 
-fn press(state: &mut State, code: KeyCode) -> Vec<Command> {
+pub fn press(state: &mut State, code: KeyCode) -> Vec<Command> {
     update(state, Message::Key(KeyEvent::new(code, KeyModifiers::NONE)))
 }
 
@@ -28,7 +28,7 @@ fn type_text(state: &mut State, text: &str) {
     }
 }
 
-fn draw(state: &State, width: u16, height: u16) -> String {
+pub fn draw(state: &State, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal.draw(|frame| view(state, frame.area(), frame.buffer_mut())).unwrap();
     let lines = terminal.backend().to_string();
@@ -38,13 +38,15 @@ fn draw(state: &State, width: u16, height: u16) -> String {
 
 const SIZES: [(u16, u16); 3] = [(40, 10), (80, 24), (160, 48)];
 
-const SCREENS: [(char, &str); 7] = [
+const SCREENS: [(char, &str); 9] = [
+    ('0', "fleet"),
     ('1', "overview"),
     ('2', "votes"),
     ('3', "peers"),
     ('4', "pool"),
     ('5', "chain"),
     ('8', "logs"),
+    ('9', "host"),
     ('?', "help"),
 ];
 
@@ -383,7 +385,7 @@ fn node_keys_switch_the_node_and_drop_its_detail() {
 fn keys() -> impl Strategy<Value = KeyEvent> {
     let code = prop_oneof![
         8 => any::<char>().prop_map(KeyCode::Char),
-        20 => prop_oneof![Just('1'), Just('2'), Just('3'), Just('4'), Just('5'), Just('8'), Just('?'), Just('q'),
+        20 => prop_oneof![Just('1'), Just('2'), Just('3'), Just('4'), Just('5'), Just('8'), Just('9'), Just('0'), Just('z'), Just('y'), Just('a'), Just('A'), Just('?'), Just('q'),
             Just('/'), Just('j'), Just('k'), Just('G'), Just('g'), Just('s'), Just('S'), Just('t'), Just(' '),
             Just('['), Just(']'), Just('+'), Just('-'), Just('h'), Just('l')]
             .prop_map(KeyCode::Char),
@@ -457,15 +459,15 @@ fn the_log_is_of_the_node_on_screen_until_all_nodes_are_asked_for() {
         press(&mut state, KeyCode::Char(']'));
         assert_eq!(owned(&state, "node-1"), 0);
         assert!(state.records().count() > 0, "records of the process stay");
-        press(&mut state, KeyCode::Char('a'));
+        press(&mut state, KeyCode::Char('A'));
         assert_eq!(
             (owned(&state, "node-1"), state.records().count()),
             (own, state.shown().logs.all().count())
         );
-        press(&mut state, KeyCode::Char('a'));
+        press(&mut state, KeyCode::Char('A'));
     }
     press(&mut state, KeyCode::Char('8'));
-    press(&mut state, KeyCode::Char('a'));
+    press(&mut state, KeyCode::Char('A'));
     press(&mut state, KeyCode::Char('g'));
     let text = draw(&state, 120, 30);
     assert!(text.contains("Log of all nodes") && text.contains("node=node-1"), "{text}");

@@ -11,6 +11,8 @@ use masternode::telemetry::log::LogLevel;
 const PAGE_ROWS: usize = 10;
 /// Columns of one step to the side in the log.
 const SIDE_COLUMNS: usize = 8;
+/// Characters copied at once: terminals bound what they take.
+const COPY_CHARS_MAX: usize = 4_096;
 /// Farthest the log scrolls to the right.
 const SIDE_COLUMNS_MAX: usize = 4096;
 
@@ -61,7 +63,9 @@ fn is_control(key: KeyEvent, letter: char) -> bool {
 
 /// The buttons of the question on leaving, in order.
 pub fn quit_choices(state: &State) -> &'static [QuitChoice] {
-    match (state.can_detach, state.can_stop()) {
+    // On the fleet no node is the one that is meant.
+    let names_one = state.screen != Screen::Fleet || state.hosting == Hosting::Own;
+    match (state.can_detach, state.can_stop() && names_one) {
         (true, true) => &[QuitChoice::Detach, QuitChoice::Stop, QuitChoice::Cancel],
         (true, false) => &[QuitChoice::Detach, QuitChoice::Cancel],
         (false, _) => &[QuitChoice::Stop, QuitChoice::Cancel],
@@ -159,6 +163,9 @@ fn act(state: &mut State, action: Action) -> Vec<Command> {
         Action::Freeze => {
             state.frozen = if state.frozen.is_some() { None } else { Some(Box::new(state.live.clone())) };
         }
+        Action::Zoom => state.zoomed = !state.zoomed,
+        Action::Copy => return copy(state),
+        Action::Acknowledge => acknowledge(state),
         Action::PreviousNode => switch_node(state, state.node.checked_sub(1)),
         Action::NextNode => switch_node(state, Some(state.node + 1)),
         Action::AllNodes => all_nodes(state),
@@ -196,6 +203,8 @@ fn back(state: &mut State) {
     } else if state.screen == Screen::Help {
         state.screen = state.before_help;
         state.focus = 0;
+    } else if state.zoomed {
+        state.zoomed = false;
     } else if let Some(list) = state.focused_list().and_then(|list| state.list_mut(list))
         && !list.filter.is_empty()
     {
@@ -266,10 +275,61 @@ fn open(state: &mut State) {
     let Some(list) = state.focused_list().filter(|list| *list != ListId::Help) else { return };
     let keys = screens::keys(state, list);
     let at = position(state, list, &keys);
+    if let Some(RowKey::Node(node)) = keys.get(at) {
+        switch_node(state, Some(*node));
+        return show(state, Screen::Overview);
+    }
     state.detail = keys.get(at).cloned();
     if let Some(cursor) = state.list_mut(list) {
         cursor.selected = keys.get(at).cloned();
         cursor.index = at;
+    }
+}
+
+/// What a row is called elsewhere: for commands, explorers and other people.
+fn copy(state: &mut State) -> Vec<Command> {
+    let Some(list) = state.focused_list() else { return Vec::new() };
+    let keys = screens::keys(state, list);
+    let Some(key) = keys.get(position(state, list, &keys)) else { return Vec::new() };
+    let text = match key {
+        RowKey::Peer(id) => id.clone(),
+        RowKey::Transaction(txid) | RowKey::Rejection(txid) => txid.to_string(),
+        RowKey::Height(height) => height.to_string(),
+        RowKey::Alert(_, text) => text.clone(),
+        RowKey::Node(node) => {
+            state.live.nodes.get(*node).map(|node| node.name.to_string()).unwrap_or_default()
+        }
+        RowKey::Member(voter) => {
+            let members = state.snapshot().map_or(&[][..], |snapshot| &snapshot.members);
+            let found = members.iter().find(|member| member.voter == *voter);
+            found.map(|member| member.vote_key.to_string()).unwrap_or_default()
+        }
+        RowKey::Number(number) => copied_record(state, list, *number),
+    };
+    let shown: String = text.chars().take(40).collect();
+    state.notice = Some(format!("copied {shown}, if the terminal lets programs do that"));
+    vec![Command::Copy(text.chars().take(COPY_CHARS_MAX).collect())]
+}
+
+fn copied_record(state: &State, list: ListId, number: u64) -> String {
+    if list == ListId::Stream {
+        let events = state.node_data().map(|node| &node.stream);
+        let found = events.and_then(|events| events.iter().find(|event| event.sequence == number));
+        return found.map(|event| screens::votes::describe(&event.kind).1).unwrap_or_default();
+    }
+    let found = state.shown().logs.all().find(|line| line.number == number);
+    found.map(|line| screens::logs::text(&line.record)).unwrap_or_default()
+}
+
+/// Acknowledges the selected alert and goes on to the next.
+fn acknowledge(state: &mut State) {
+    let keys = screens::keys(state, ListId::Alerts);
+    if let Some(RowKey::Alert(time_ms, text)) = keys.get(position(state, ListId::Alerts, &keys)).cloned() {
+        state.acknowledge(time_ms, text);
+        if let Some(list) = state.list_mut(ListId::Alerts) {
+            list.selected = None;
+            list.index = 0;
+        }
     }
 }
 

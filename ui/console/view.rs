@@ -4,13 +4,14 @@
 //! size needed.
 
 use crate::console::source::LinkState;
-use crate::console::state::{Hosting, QuitChoice, STALE_MS, State};
+use crate::console::state::{Hosting, ListId, QuitChoice, STALE_MS, State};
 use crate::console::update::quit_choices;
 use crate::keymap::Screen;
 use crate::screens;
 use crate::theme::roles::{Glyph, Role};
 use crate::widgets::format::{age, cells, clock, count, fit};
 use crate::widgets::pane::Canvas;
+use masternode::telemetry::event::AlertLevel;
 use masternode::telemetry::snapshot::NodeState;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -96,6 +97,34 @@ fn status_line(canvas: &mut Canvas<'_>, state: &State) {
     }
 }
 
+/// What stands at the right of the header, each with its importance.
+fn standing(canvas: &Canvas<'_>, state: &State) -> Vec<(u8, Span<'static>)> {
+    let mut right = Vec::new();
+    let alerts = state.snapshot().map_or(&[][..], |snapshot| &snapshot.alerts);
+    let open =
+        alerts.iter().filter(|alert| alert.level > AlertLevel::Notice && !state.is_acknowledged(alert));
+    let open = open.count();
+    if open > 0 {
+        let text = format!("{open} alert{} ", if open == 1 { "" } else { "s" });
+        right.push((2, canvas.span(text, Role::Bad)));
+    }
+    match (state.node_data().map(|node| &node.link), state.hosting) {
+        (Some(LinkState::Lost(_)), _) => right.push((4, canvas.span("NOT CONNECTED ", Role::Bad))),
+        (Some(LinkState::Connecting), _) => right.push((4, canvas.span("CONNECTING ", Role::Info))),
+        (_, Hosting::View) => right.push((3, canvas.span("VIEW ", Role::Info))),
+        (_, Hosting::Operate) => right.push((3, canvas.span("OPERATE ", Role::Warn))),
+        (_, Hosting::Own) => {}
+    }
+    let (events, logs) = state.held_back();
+    if state.frozen.is_some() {
+        right.push((4, canvas.span(format!("FROZEN +{} new ", count(events + logs)), Role::Warn)));
+    } else if !is_lost(state) && state.snapshot().is_some() && state.data_age_ms() > STALE_MS {
+        right.push((4, canvas.span(format!("NO DATA FOR {} ", age(state.data_age_ms())), Role::Bad)));
+    }
+    right.push((1, canvas.span(format!("{} UTC ", clock(state.now_ms)), Role::Header)));
+    right
+}
+
 fn is_lost(state: &State) -> bool {
     state.node_data().is_some_and(|node| matches!(node.link, LinkState::Lost(_)))
 }
@@ -119,31 +148,19 @@ fn header(canvas: &mut Canvas<'_>, state: &State) {
         spans.push(canvas.span(format!("  height {}", count(snapshot.chain.height)), Role::Header));
     }
     let left = Line::from(spans);
-    let mut right = Vec::new();
-    match (state.node_data().map(|node| &node.link), state.hosting) {
-        (Some(LinkState::Lost(_)), _) => right.push(on_header(canvas.span("NOT CONNECTED ", Role::Bad))),
-        (Some(LinkState::Connecting), _) => right.push(on_header(canvas.span("CONNECTING ", Role::Info))),
-        (_, Hosting::View) => right.push(on_header(canvas.span("VIEW ", Role::Info))),
-        (_, Hosting::Operate) => right.push(on_header(canvas.span("OPERATE ", Role::Warn))),
-        (_, Hosting::Own) => {}
+    let mut right = standing(canvas, state);
+    let width = |right: &[(u8, Span<'static>)]| right.iter().map(|(_, span)| span.width()).sum::<usize>();
+    // Where there is no room the least important goes.
+    while left.width() + width(&right) >= canvas.width() {
+        let least = right.iter().map(|(importance, _)| *importance).min();
+        let Some(least) = least else { break };
+        right.retain(|(importance, _)| *importance != least);
     }
-    let (events, logs) = state.held_back();
-    if state.frozen.is_some() {
-        right.push(on_header(canvas.span(format!("FROZEN +{} new ", count(events + logs)), Role::Warn)));
-    } else if !is_lost(state) && state.snapshot().is_some() && state.data_age_ms() > STALE_MS {
-        let text = format!("NO DATA FOR {} ", age(state.data_age_ms()));
-        right.push(on_header(canvas.span(text, Role::Bad)));
-    }
-    right.push(canvas.span(format!("{} UTC ", clock(state.now_ms)), Role::Header));
-    let right = Line::from(right);
-    let room = canvas.width();
-    if left.width() + right.width() < room {
-        canvas.line_right(0, &right);
-    } else if state.frozen.is_some()
-        && let Some(first) = right.spans.first()
-    {
-        canvas.line_right(0, &Line::from(first.clone()));
-    }
+    let right = right.into_iter().map(|(_, mut span)| {
+        span.style.bg = style.bg;
+        span
+    });
+    canvas.line_right(0, &Line::from_iter(right));
     canvas.line(0, &left);
     tabs(canvas, state);
 }
@@ -155,7 +172,7 @@ fn tabs(canvas: &mut Canvas<'_>, state: &State) {
         let total = state.live.nodes.len();
         nodes.push(canvas.span("node ", Role::Dim));
         // A narrow screen has no room for all of them.
-        let narrow = canvas.width() < 60;
+        let narrow = canvas.width() < 60 || total > 8;
         if narrow {
             nodes.push(canvas.span(format!("{}/{total}", state.node + 1), Role::Text));
         }
@@ -166,9 +183,11 @@ fn tabs(canvas: &mut Canvas<'_>, state: &State) {
     }
     let nodes = Line::from(nodes);
     let room = canvas.width().saturating_sub(nodes.width() + usize::from(nodes.width() > 0));
-    let names_width: usize = Screen::ALL.iter().map(|screen| cells(screen.tab().1) + 3).sum();
+    let several = state.live.nodes.len() > 1;
+    let screens = || Screen::ALL.into_iter().filter(|screen| several || *screen != Screen::Fleet);
+    let names_width: usize = screens().map(|screen| cells(screen.tab().1) + 3).sum();
     let mut spans = Vec::new();
-    for screen in Screen::ALL {
+    for screen in screens() {
         let (key, name) = screen.tab();
         let current = screen == state.screen;
         let role = if current { Role::Selection } else { Role::Text };
@@ -223,7 +242,10 @@ fn footer(canvas: &mut Canvas<'_>, state: &State) {
     if state.screen == Screen::Logs {
         hints.extend([("+/-", "level"), ("G", "follow")]);
     }
-    if state.screen == Screen::Votes || state.screen == Screen::Pool {
+    if state.focused_list() == Some(ListId::Alerts) {
+        hints.push(("a", "acknowledge"));
+    }
+    if state.screen == Screen::Host || state.screen == Screen::Votes || state.screen == Screen::Pool {
         hints.push(("Tab", "pane"));
     }
     if state.live.nodes.len() > 1 {
@@ -255,7 +277,7 @@ fn consequences(state: &State) -> Vec<(String, Role)> {
         return vec![("The node is still starting.".to_owned(), Role::Dim)];
     };
     let nodes = state.live.nodes.len();
-    if nodes > 1 {
+    if nodes > 1 && state.hosting == Hosting::Own {
         return vec![(format!("All {nodes} nodes run in this program and stop with it."), Role::Text)];
     }
     let own = snapshot.members.iter().find(|member| member.own).map_or(0, |member| member.weight);
@@ -281,7 +303,7 @@ fn consequences(state: &State) -> Vec<(String, Role)> {
 }
 
 fn dialog(canvas: &mut Canvas<'_>, state: &State, choice: QuitChoice) {
-    let several = state.live.nodes.len() > 1;
+    let several = state.live.nodes.len() > 1 && state.hosting == Hosting::Own;
     let mut buttons = Vec::new();
     for option in quit_choices(state) {
         let text = match option {

@@ -133,6 +133,11 @@ impl Orders {
         }
     }
 
+    /// What a node is called.
+    pub fn name(&self, node: usize) -> CleanText {
+        self.0.get(node).map(|link| link.inbox.lock().name(&link.target)).unwrap_or_default()
+    }
+
     /// Waits until the connection to a node has ended; returns whether it has.
     pub fn wait_gone(&self, node: usize, patience: Duration) -> bool {
         let Some(link) = self.0.get(node) else { return true };

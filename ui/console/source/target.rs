@@ -204,6 +204,23 @@ impl Drop for Closer {
 }
 
 impl Target {
+    /// What an entry of `console.fleet` names: a far node, a socket or a data directory. `~` is the home of the operator.
+    ///
+    /// # Errors
+    /// [`NoTarget`].
+    pub fn of_fleet(text: &str, program: &str) -> Result<Self, NoTarget> {
+        if text.starts_with("ssh://") {
+            return Ok(Self::Ssh { at: text.parse()?, program: program.to_owned() });
+        }
+        let path = match (text.strip_prefix("~/"), std::env::var_os("HOME")) {
+            (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+            _ => PathBuf::from(text),
+        };
+        // A socket may not be there yet; by its name it is told from a directory.
+        let is_socket = path.extension().is_some_and(|extension| extension == "sock");
+        Ok(if is_socket { Self::Socket(path) } else { Self::DataDir(path) })
+    }
+
     /// Connects and attaches. Blocks; over `ssh` for as long as the operator takes to log in, unless `silent`.
     ///
     /// # Errors
