@@ -160,7 +160,7 @@ fn header(canvas: &mut Canvas<'_>, state: &State) {
         span.style.bg = style.bg;
         span
     });
-    canvas.line_right(0, &Line::from_iter(right));
+    canvas.line_right(0, &right.collect::<Line<'static>>());
     canvas.line(0, &left);
     tabs(canvas, state);
 }
