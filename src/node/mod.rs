@@ -27,6 +27,7 @@ mod opening;
 pub mod outlet;
 pub mod prover;
 pub mod pruner;
+pub mod relay;
 pub mod restored;
 mod router;
 pub mod served;
