@@ -73,6 +73,7 @@ pub enum Action {
     LevelDown,
     Freeze,
     Zoom,
+    Palette,
     Copy,
     Acknowledge,
     PreviousNode,
@@ -84,6 +85,54 @@ pub enum Action {
     Detach,
     Quit,
     Suspend,
+}
+
+impl Action {
+    /// What the palette calls it; `None` for what makes sense as a key only.
+    pub const fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Show(Screen::Overview) => "overview",
+            Self::Show(Screen::Votes) => "votes",
+            Self::Show(Screen::Peers) => "peers",
+            Self::Show(Screen::Pool) => "pool",
+            Self::Show(Screen::Chain) => "chain",
+            Self::Show(Screen::Logs) => "logs",
+            Self::Show(Screen::Host) => "host",
+            Self::Show(Screen::Help) => "help",
+            Self::Show(Screen::Fleet) => "fleet",
+            Self::Filter => "filter",
+            Self::Sort => "sort",
+            Self::SortReverse => "reverse",
+            Self::Freeze => "freeze",
+            Self::Zoom => "zoom",
+            Self::Copy => "copy",
+            Self::Acknowledge => "acknowledge",
+            Self::PreviousNode => "previous-node",
+            Self::NextNode => "next-node",
+            Self::AllNodes => "all-nodes",
+            Self::Theme => "theme",
+            Self::Repaint => "repaint",
+            Self::Detach => "detach",
+            Self::Quit => "quit",
+            Self::Suspend => "suspend",
+            Self::NextPane
+            | Self::PreviousPane
+            | Self::Up
+            | Self::Down
+            | Self::Left
+            | Self::Right
+            | Self::PageUp
+            | Self::PageDown
+            | Self::First
+            | Self::Last
+            | Self::Open
+            | Self::Back
+            | Self::LevelUp
+            | Self::LevelDown
+            | Self::Palette
+            | Self::Node(_) => return None,
+        })
+    }
 }
 
 /// How much harm an action can do; decides how it is confirmed.
@@ -182,6 +231,7 @@ pub const REGISTRY: &[Binding] = &[
     row(Action::PreviousPane, &[plain(KeyCode::BackTab)], "Shift-Tab", Everywhere, "previous pane"),
     row(Action::Back, &[plain(KeyCode::Esc)], "Esc", Everywhere, "back one level; never leaves the console"),
     row(Action::Freeze, &[char(' ')], "Space", Everywhere, "freeze the screen, or let it run on"),
+    row(Action::Palette, &[char(':')], ":", Everywhere, "palette: any command by its name"),
     row(Action::Zoom, &[char('z')], "z", Everywhere, "the pane on the whole screen, or all of them"),
     row(Action::Theme, &[char('t')], "t", Everywhere, "next theme"),
     row(Action::Repaint, &[control('l')], "Ctrl-L", Everywhere, "paint the whole screen anew"),

@@ -199,8 +199,9 @@ fn a_console_over_ssh_operates_only_when_told_and_survives_a_broken_line() {
     console.until_shows(&["alpha devnet", "SIGNING", "OPERATE"]);
     console.press("\x03");
     console.until_shows(&["Stop the node", "NO QUORUM"]);
-    console.press("s");
-    console.press("\r");
+    console.press("s\r");
+    console.until_shows(&["To stop it type its name, alpha"]);
+    console.press("alpha\r");
     assert_eq!(console.exit_code(), 0);
     console.until_shows(&["node alpha is stopping in order"]);
     until("it is gone", || network.status(0).is_none().then_some(()));

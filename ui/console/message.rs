@@ -43,8 +43,8 @@ pub enum Command {
 /// How the operator left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaving {
-    /// Stop the node (all nodes of a devnet).
-    Stop,
+    /// Stop this node (all nodes of a devnet).
+    Stop(usize),
     /// Close the console, leave the node running.
     Detach,
 }

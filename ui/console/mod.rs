@@ -8,6 +8,7 @@
 pub mod encode;
 pub mod input;
 pub mod message;
+pub mod palette;
 pub mod source;
 pub mod state;
 pub mod terminal;
@@ -18,6 +19,8 @@ pub mod view;
 pub mod fixture;
 #[cfg(test)]
 mod operator_tests;
+#[cfg(test)]
+mod style_tests;
 #[cfg(test)]
 mod tests;
 
@@ -274,7 +277,7 @@ impl Loop {
                 Command::Repaint => self.terminal.forget(),
                 Command::Suspend => self.terminal.suspend(),
                 Command::Copy(text) => self.terminal.copy(&text),
-                Command::Leave(Leaving::Stop) => return Some(Outcome::Stop { node: self.state.node }),
+                Command::Leave(Leaving::Stop(node)) => return Some(Outcome::Stop { node }),
                 Command::Leave(Leaving::Detach) => return Some(Outcome::Detach),
             }
         }

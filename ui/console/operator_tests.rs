@@ -43,7 +43,9 @@ fn the_worst_node_is_first_and_enter_opens_it() {
     assert_eq!((state.screen, state.node), (Screen::Overview, 2));
     press(&mut state, KeyCode::Char('q'));
     press(&mut state, KeyCode::Char('s'));
-    assert_eq!(press(&mut state, KeyCode::Enter), [Command::Leave(Leaving::Stop)]);
+    press(&mut state, KeyCode::Enter);
+    "node-3".chars().for_each(|letter| drop(press(&mut state, KeyCode::Char(letter))));
+    assert_eq!(press(&mut state, KeyCode::Enter), [Command::Leave(Leaving::Stop(2))]);
 }
 
 fn alert(level: AlertLevel, text: &str) -> AlertInfo {
@@ -122,4 +124,61 @@ fn a_zoomed_pane_has_the_screen_and_escape_gives_it_back() {
     press(&mut state, KeyCode::Esc);
     let drawn = draw(&state, 160, 48);
     assert!(drawn.contains("Vote stream") && drawn.contains("Members"), "{drawn}");
+}
+
+fn palette(state: &mut State, text: &str) -> Vec<Command> {
+    press(state, KeyCode::Char(':'));
+    text.chars().for_each(|character| drop(press(state, KeyCode::Char(character))));
+    press(state, KeyCode::Enter)
+}
+
+#[test]
+fn the_palette_does_what_keys_do_and_what_needs_a_word() {
+    let mut state = running(ColorMode::Truecolor, false);
+    state.can_detach = true;
+    assert!(palette(&mut state, "peers node-2").is_empty());
+    assert_eq!((state.screen, state.list(ListId::Peers).filter.as_str()), (Screen::Peers, "node-2"));
+    palette(&mut state, "h 1,204,120");
+    assert!(draw(&state, 80, 24).contains("1,204,120") && state.screen == Screen::Chain);
+    palette(&mut state, "theme okabe");
+    assert_eq!(state.current_look().map(|look| look.name.as_str()), Some("okabe"));
+    palette(&mut state, "node node-3");
+    assert_eq!(state.node, 2);
+    palette(&mut state, "level warn");
+    assert_eq!(state.level, LogLevel::Warn);
+    assert_eq!(palette(&mut state, "detach"), [Command::Leave(Leaving::Detach)]);
+    // What asks, asks.
+    assert!(palette(&mut state, "quit").is_empty());
+    assert_eq!(state.dialog, Some(QuitChoice::Cancel));
+    press(&mut state, KeyCode::Esc);
+    for nonsense in ["theme none", "node 99", "h many", "dance", "level loud"] {
+        assert!(palette(&mut state, nonsense).is_empty());
+        assert!(state.notice.as_deref().is_some_and(|notice| notice.contains("no command")), "{nonsense}");
+    }
+}
+
+#[test]
+fn the_palette_completes_and_offers_only_what_applies() {
+    let mut state = running(ColorMode::Never, false);
+    press(&mut state, KeyCode::Char(':'));
+    for key in ['t', 'h', 'e', 'm', 'e', ' ', 'o'] {
+        press(&mut state, KeyCode::Char(key));
+    }
+    insta::assert_snapshot!("palette", draw(&state, 80, 24));
+    press(&mut state, KeyCode::Tab);
+    assert_eq!(state.palette.as_ref().map(|palette| palette.text.as_str()), Some("theme okabe"));
+    press(&mut state, KeyCode::Enter);
+    assert!(state.palette.is_none());
+    // The chosen one of several is run.
+    press(&mut state, KeyCode::Char(':'));
+    press(&mut state, KeyCode::Char('p'));
+    let offered = crate::console::palette::proposals(&state, "p");
+    press(&mut state, KeyCode::Down);
+    press(&mut state, KeyCode::Enter);
+    assert_eq!(offered.get(1).map(|each| each.text.as_str()), Some("pool"), "{offered:?}");
+    assert_eq!(state.screen, Screen::Pool);
+    assert!(!crate::console::palette::proposals(&state, "detach").iter().any(|each| each.text == "detach"));
+    press(&mut state, KeyCode::Char(':'));
+    press(&mut state, KeyCode::Esc);
+    assert_eq!(state.screen, Screen::Pool);
 }

@@ -3,6 +3,7 @@
 //! Invariants: every list is bounded; what a detail shows is bound by identity ([`RowKey`]), never by
 //! a row's position; while frozen, `live` goes on and `shown()` stands still.
 
+use crate::console::palette::Palette;
 use crate::console::source::{Events, LinkState, Phase};
 use crate::keymap::{Context, Screen};
 use crate::theme::Look;
@@ -160,6 +161,14 @@ pub enum QuitChoice {
     Cancel,
 }
 
+/// A stop that waits for its confirmation: of this node, whatever is on screen by then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopping {
+    pub node: usize,
+    pub name: CleanText,
+    pub typed: String,
+}
+
 /// Whose nodes a console shows, and what it may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hosting {
@@ -196,7 +205,11 @@ pub struct State {
     pub detail: Option<RowKey>,
     /// Filter being typed, for the focused list.
     pub input: Option<String>,
+    /// The palette, while it is open.
+    pub palette: Option<Palette>,
     pub dialog: Option<QuitChoice>,
+    /// The name being typed to confirm that a node is stopped, and that node.
+    pub stopping: Option<Stopping>,
     /// Least level the log shows.
     pub level: LogLevel,
     /// Whether the focused pane has the whole screen.
@@ -230,7 +243,9 @@ impl State {
             lists: std::array::from_fn(|_| ListState::default()),
             detail: None,
             input: None,
+            palette: None,
             dialog: None,
+            stopping: None,
             level: LogLevel::Info,
             zoomed: false,
             acknowledged: VecDeque::new(),

@@ -1,7 +1,8 @@
 //! `update(&mut State, Message) -> Vec<Command>`: every change of the console's state.
 
 use crate::console::message::{Command, Leaving, Message};
-use crate::console::state::{FILTER_CHARS_MAX, Hosting, ListId, QuitChoice, RowKey, State};
+use crate::console::palette::{self, Palette};
+use crate::console::state::{FILTER_CHARS_MAX, Hosting, ListId, QuitChoice, RowKey, State, Stopping};
 use crate::keymap::{Action, Screen, lookup};
 use crate::screens;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -46,8 +47,14 @@ pub fn update(state: &mut State, message: Message) -> Vec<Command> {
 
 fn on_key(state: &mut State, key: KeyEvent) -> Vec<Command> {
     state.notice = None;
+    if let Some(stopping) = state.stopping.take() {
+        return on_stopping_key(state, stopping, key);
+    }
     if let Some(choice) = state.dialog {
         return on_dialog_key(state, choice, key);
+    }
+    if state.palette.is_some() && !is_control(key, 'c') {
+        return palette::on_key(state, key);
     }
     if state.input.is_some() && !is_control(key, 'c') {
         on_filter_key(state, key);
@@ -92,7 +99,7 @@ fn on_dialog_key(state: &mut State, choice: QuitChoice, key: KeyEvent) -> Vec<Co
             state.dialog = None;
             return match choice {
                 QuitChoice::Detach => vec![Command::Leave(Leaving::Detach)],
-                QuitChoice::Stop => vec![Command::Leave(Leaving::Stop)],
+                QuitChoice::Stop => confirm_stop(state),
                 QuitChoice::Cancel => Vec::new(),
             };
         }
@@ -101,6 +108,44 @@ fn on_dialog_key(state: &mut State, choice: QuitChoice, key: KeyEvent) -> Vec<Co
     if moved.is_some() {
         state.dialog = moved;
     }
+    Vec::new()
+}
+
+/// A node that serves a network is stopped by its name, so that a habit of the fingers cannot do it. Those of a devnet, and
+/// one that has not come up, are not.
+fn confirm_stop(state: &mut State) -> Vec<Command> {
+    let of_devnet = state.hosting == Hosting::Own && state.live.nodes.len() > 1;
+    match state.snapshot() {
+        Some(snapshot) if !of_devnet => {
+            let name = snapshot.node.name.clone();
+            state.stopping = Some(Stopping { node: state.node, name, typed: String::new() });
+            Vec::new()
+        }
+        _ => vec![Command::Leave(Leaving::Stop(state.node))],
+    }
+}
+
+fn on_stopping_key(state: &mut State, mut stopping: Stopping, key: KeyEvent) -> Vec<Command> {
+    match key.code {
+        KeyCode::Esc => return Vec::new(),
+        KeyCode::Enter if stopping.typed == stopping.name.as_str() => {
+            return vec![Command::Leave(Leaving::Stop(stopping.node))];
+        }
+        KeyCode::Enter => {
+            state.notice = Some(format!("not stopped: `{}` is not its name", stopping.typed));
+            return Vec::new();
+        }
+        KeyCode::Backspace => drop(stopping.typed.pop()),
+        KeyCode::Char(character)
+            if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
+                && stopping.typed.chars().count() < FILTER_CHARS_MAX =>
+        {
+            stopping.typed.push(character);
+        }
+        _ if is_control(key, 'c') => return Vec::new(),
+        _ => {}
+    }
+    state.stopping = Some(stopping);
     Vec::new()
 }
 
@@ -131,7 +176,8 @@ fn on_filter_key(state: &mut State, key: KeyEvent) {
     }
 }
 
-fn act(state: &mut State, action: Action) -> Vec<Command> {
+/// Does what a row of the registry means.
+pub fn act(state: &mut State, action: Action) -> Vec<Command> {
     match action {
         Action::Show(screen) => show(state, screen),
         Action::NextPane => move_focus(state, 1),
@@ -163,6 +209,7 @@ fn act(state: &mut State, action: Action) -> Vec<Command> {
         Action::Freeze => {
             state.frozen = if state.frozen.is_some() { None } else { Some(Box::new(state.live.clone())) };
         }
+        Action::Palette => state.palette = Some(Palette::default()),
         Action::Zoom => state.zoomed = !state.zoomed,
         Action::Copy => return copy(state),
         Action::Acknowledge => acknowledge(state),
@@ -176,7 +223,10 @@ fn act(state: &mut State, action: Action) -> Vec<Command> {
         }
         Action::Repaint => return vec![Command::Repaint],
         Action::Detach => return vec![Command::Leave(Leaving::Detach)],
-        Action::Quit => state.dialog = Some(QuitChoice::Cancel),
+        Action::Quit => {
+            state.palette = None;
+            state.dialog = Some(QuitChoice::Cancel);
+        }
         Action::Suspend if state.hosting != Hosting::Own => return vec![Command::Suspend],
         Action::Suspend => {
             state.notice = Some("not suspended: the node has to keep voting; q leaves".to_owned());
@@ -185,7 +235,8 @@ fn act(state: &mut State, action: Action) -> Vec<Command> {
     Vec::new()
 }
 
-fn show(state: &mut State, screen: Screen) {
+/// Goes to a screen.
+pub fn show(state: &mut State, screen: Screen) {
     if screen == Screen::Help {
         if state.screen == Screen::Help {
             return back(state);
@@ -361,7 +412,8 @@ fn all_nodes(state: &mut State) {
     state.notice = Some(format!("log of {whose}"));
 }
 
-fn switch_node(state: &mut State, node: Option<usize>) {
+/// Shows another node, if there is one of that number.
+pub fn switch_node(state: &mut State, node: Option<usize>) {
     let Some(node) = node.filter(|node| *node < state.live.nodes.len()) else { return };
     if node == state.node {
         return;

@@ -4,7 +4,7 @@
 //! size needed.
 
 use crate::console::source::LinkState;
-use crate::console::state::{Hosting, ListId, QuitChoice, STALE_MS, State};
+use crate::console::state::{Hosting, ListId, QuitChoice, STALE_MS, State, Stopping};
 use crate::console::update::quit_choices;
 use crate::keymap::Screen;
 use crate::screens;
@@ -35,8 +35,14 @@ pub fn view(state: &State, area: Rect, buffer: &mut Buffer) {
         let body = Rect { y: area.y + 2, height: area.height - 3, ..area };
         screens::draw(&mut canvas.part(body), state);
         footer(&mut canvas.part(Rect { y: area.bottom() - 1, height: 1, ..area }), state);
+        if let Some(palette) = &state.palette {
+            screens::palette::draw(&mut canvas, state, palette);
+        }
         if let Some(choice) = state.dialog {
             dialog(&mut canvas, state, choice);
+        }
+        if let Some(stopping) = &state.stopping {
+            confirmation(&mut canvas, state, stopping);
         }
     }
     if look.ascii {
@@ -326,6 +332,27 @@ fn dialog(canvas: &mut Canvas<'_>, state: &State, choice: QuitChoice) {
     lines.push(Line::default());
     lines.push(Line::from(buttons));
     lines.push(Line::from(canvas.span("arrows choose, Enter confirms, Esc cancels", Role::Dim)));
+    boxed(canvas, "Leave?", &lines);
+}
+
+/// Asks for the name of the node that is to be stopped.
+fn confirmation(canvas: &mut Canvas<'_>, state: &State, stopping: &Stopping) {
+    let mut lines: Vec<Line<'static>> =
+        consequences(state).into_iter().map(|(text, role)| Line::from(canvas.span(text, role))).collect();
+    lines.push(Line::default());
+    lines.push(Line::from(vec![
+        canvas.span("To stop it type its name, ", Role::Text),
+        canvas.span(stopping.name.to_string(), Role::Strong),
+        canvas.span(": ", Role::Text),
+        canvas.span(stopping.typed.clone(), Role::Strong),
+        canvas.glyph(Glyph::Cursor, Role::Strong),
+    ]));
+    lines.push(Line::from(canvas.span("Enter stops it, Esc cancels", Role::Dim)));
+    boxed(canvas, "Stop the node?", &lines);
+}
+
+/// Lines in a box in the middle.
+fn boxed(canvas: &mut Canvas<'_>, title: &str, lines: &[Line<'static>]) {
     let widest = lines.iter().map(Line::width).max().unwrap_or(0);
     let width = u16::try_from(widest + 4).unwrap_or(u16::MAX).min(canvas.area.width);
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(canvas.area.height);
@@ -337,7 +364,7 @@ fn dialog(canvas: &mut Canvas<'_>, state: &State, choice: QuitChoice) {
     };
     let mut part = canvas.part(area);
     part.clear();
-    let mut inner = part.pane("Leave?", "", true);
+    let mut inner = part.pane(title, "", true);
     for (row, line) in lines.iter().enumerate() {
         inner.line(row, line);
     }

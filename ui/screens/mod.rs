@@ -9,6 +9,7 @@ pub mod help;
 pub mod host;
 pub mod logs;
 pub mod overview;
+pub mod palette;
 pub mod peers;
 pub mod pool;
 pub mod starting;
