@@ -32,7 +32,9 @@ fn text(path: &Path) -> &str {
 fn an_attached_console_shows_every_screen_and_leaves_the_node_voting() {
     let network = Network::start();
     let dir = network.dir(0);
-    let mut console = Stage::open(program(&["attach", "--data-dir", text(&dir)]));
+    let recording = network.folder().join("events");
+    let record = ["attach", "--data-dir", text(&dir), "--record", text(&recording)];
+    let mut console = Stage::open(program(&record));
     // What was before it came is there: checkpoints, votes, log.
     console.until_shows(&["alpha devnet", "SIGNING", "VIEW", "checkpoint node=alpha"]);
     for (key, words) in SCREENS {
@@ -68,6 +70,7 @@ fn an_attached_console_shows_every_screen_and_leaves_the_node_voting() {
         network.goes_on(0);
     }
 
+    a_recording_is_played(&recording);
     run_offers_to_attach(&network);
     the_fleet_shows_all_and_the_one_that_is_not_there(&network);
     suspended_and_continued(&network);
@@ -91,6 +94,21 @@ fn run_offers_to_attach(network: &Network) {
     asked.press("d");
     assert_eq!(asked.exit_code(), 0);
     network.goes_on(1);
+}
+
+fn a_recording_is_played(recording: &Path) {
+    assert_eq!(recording.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let mut replay = Stage::open(program(&["replay", text(recording), "--speed", "20"]));
+    replay.until_shows(&["alpha devnet", "SIGNING", "Own signatures"]);
+    // At its end it stays where it is, and nothing is old.
+    replay.until_shows(&["the recording has ended"]);
+    replay.press("2");
+    replay.until_shows(&["Vote stream", "alpha"]);
+    assert!(!replay.text().contains("NO DATA"), "{}", replay.text());
+    replay.press("q");
+    replay.until_shows(&["no node is touched"]);
+    replay.press("d\r");
+    assert_eq!(replay.exit_code(), 0);
 }
 
 fn the_fleet_shows_all_and_the_one_that_is_not_there(network: &Network) {

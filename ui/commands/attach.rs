@@ -3,8 +3,9 @@
 //! Whatever ends the console (detach, hang-up, a signal), the node runs on; it is stopped by an order alone, which the
 //! node takes from consoles that operate.
 
-use crate::cli::{AttachArgs, LookArgs, ScreenArgs};
+use crate::cli::{AttachArgs, LookArgs, ReplayArgs, ScreenArgs};
 use crate::commands::{Failure, Outcome, locate, output, screen};
+use crate::console::source::recording::{Playing, Recorder};
 use crate::console::source::remote::{Manner, Orders, Remote};
 use crate::console::source::target::Target;
 use crate::console::state::Hosting;
@@ -19,6 +20,7 @@ use masternode::rpc::mirror;
 use std::io::{IsTerminal, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -49,7 +51,28 @@ pub fn execute(args: &AttachArgs) -> Outcome {
             (Target::DataDir(config.data_dir), config.console)
         }
     };
-    console(target, args.operate, &args.look, &config)
+    console(target, args.operate, &args.look, &config, args.record.as_deref())
+}
+
+/// `masternode replay`: plays what `attach --record` has written.
+///
+/// # Errors
+/// [`Failure`] when there is no such recording or no terminal.
+pub fn replay(args: &ReplayArgs) -> Outcome {
+    needs_terminal()?;
+    let config = Config::defaults(NetworkKind::Mainnet).console;
+    let playing = Playing::default();
+    let target = Target::Recording { path: args.file.clone(), speed: f64::from(args.speed), playing };
+    let manner = Manner { operate: false, period_ms: PERIOD_MS_MIN };
+    let opened = target.open(false, manner.period_ms, true).map_err(Failure::failed)?;
+    let mut options = screen::options(&args.look, &config, opened.1.name.as_str());
+    options.can_detach = true;
+    options.hosting = Hosting::Replay;
+    let (source, orders) =
+        Remote::start(vec![(target, Some(opened))], manner, None).map_err(Failure::failed)?;
+    let left = watch(options, source);
+    orders.close();
+    left.map(|_| ())
 }
 
 /// Opens the console on all nodes of the fleet. None of them has to be there.
@@ -73,7 +96,7 @@ fn fleet(args: &AttachArgs) -> Outcome {
     options.fleet = true;
     options.hosting = if args.operate { Hosting::Operate } else { Hosting::View };
     let manner = Manner { operate: args.operate, period_ms: PERIOD_SSH_MS };
-    let (source, orders) = Remote::start(targets, manner).map_err(Failure::failed)?;
+    let (source, orders) = Remote::start(targets, manner, None).map_err(Failure::failed)?;
     let left = watch(options, source)?;
     let outcome = match left {
         Left::Stop { node } => stop(&orders, node),
@@ -115,11 +138,17 @@ pub fn instead(config: &Config, args: &ScreenArgs) -> Result<Option<Outcome>, Fa
         return Err(Failure::failed("nothing was started"));
     }
     let target = Target::DataDir(config.data_dir.clone());
-    Ok(Some(console(target, false, &args.look, &config.console)))
+    Ok(Some(console(target, false, &args.look, &config.console, None)))
 }
 
 /// Opens the console on one node.
-fn console(target: Target, operate: bool, look: &LookArgs, config: &ConsoleConfig) -> Outcome {
+fn console(
+    target: Target,
+    operate: bool,
+    look: &LookArgs,
+    config: &ConsoleConfig,
+    record: Option<&Path>,
+) -> Outcome {
     needs_terminal()?;
     let period_ms = if matches!(target, Target::Ssh { .. }) { PERIOD_SSH_MS } else { PERIOD_MS_MIN };
     // Before the console takes the terminal: ssh may have to ask for a passphrase.
@@ -128,9 +157,14 @@ fn console(target: Target, operate: bool, look: &LookArgs, config: &ConsoleConfi
     options.can_detach = true;
     options.hosting = if host.operate { Hosting::Operate } else { Hosting::View };
     let shown = target.to_string();
+    let recorder = record.map(|file| {
+        Recorder::create(file, host.name.as_str())
+            .map_err(|error| Failure::failed(format!("{}: cannot be made: {error}", file.display())))
+    });
+    let recorder = recorder.transpose()?;
     let manner = Manner { operate, period_ms };
-    let (source, orders) =
-        Remote::start(vec![(target, Some((stream, host.clone())))], manner).map_err(Failure::failed)?;
+    let (source, orders) = Remote::start(vec![(target, Some((stream, host.clone())))], manner, recorder)
+        .map_err(Failure::failed)?;
     let left = watch(options, source)?;
     let outcome = match left {
         Left::Stop { node } => stop(&orders, node),

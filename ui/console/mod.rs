@@ -287,7 +287,7 @@ impl Loop {
     /// Takes everything new from the source.
     fn gather(&mut self) {
         let before = self.state.now_ms / 1000;
-        let mut messages = vec![Message::Now(now_ms())];
+        let mut messages = vec![Message::Now(self.source.now_ms().unwrap_or_else(now_ms))];
         for node in 0..self.source.nodes() {
             let link = self.source.link(node);
             if self.state.live.nodes.get(node).is_some_and(|data| data.link != link) {

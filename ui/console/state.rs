@@ -177,6 +177,8 @@ pub enum Hosting {
     Own,
     /// Of others, to look at.
     View,
+    /// What was recorded of one.
+    Replay,
     /// Of others, with orders.
     Operate,
 }
@@ -319,7 +321,7 @@ impl State {
 
     /// Whether the operator may stop the node from here.
     pub fn can_stop(&self) -> bool {
-        self.hosting != Hosting::View
+        matches!(self.hosting, Hosting::Own | Hosting::Operate)
     }
 
     /// State of a list.

@@ -225,7 +225,7 @@ fn an_attached_console_offers_what_it_may_and_shows_how_it_stands() {
         assert!(state.notice.is_some());
         press(&mut state, KeyCode::Esc);
     }
-    let lost = LinkState::Lost("the connection was closed".into());
+    let lost = LinkState::Lost("the connection was closed; trying again".into());
     update(&mut state, Message::Link { node: 0, state: lost });
     update(&mut state, Message::Now(NOW_MS + 60_000));
     let drawn = draw(&state, 80, 24);

@@ -117,6 +117,7 @@ fn standing(canvas: &Canvas<'_>, state: &State) -> Vec<(u8, Span<'static>)> {
     match (state.node_data().map(|node| &node.link), state.hosting) {
         (Some(LinkState::Lost(_)), _) => right.push((4, canvas.span("NOT CONNECTED ", Role::Bad))),
         (Some(LinkState::Connecting), _) => right.push((4, canvas.span("CONNECTING ", Role::Info))),
+        (_, Hosting::Replay) => right.push((3, canvas.span("REPLAY ", Role::Info))),
         (_, Hosting::View) => right.push((3, canvas.span("VIEW ", Role::Info))),
         (_, Hosting::Operate) => right.push((3, canvas.span("OPERATE ", Role::Warn))),
         (_, Hosting::Own) => {}
@@ -227,7 +228,7 @@ fn footer(canvas: &mut Canvas<'_>, state: &State) {
         return;
     }
     if let Some(LinkState::Lost(reason)) = state.node_data().map(|node| &node.link) {
-        let line = Line::from(canvas.span(format!(" {reason}; trying again  q leave"), Role::Bad));
+        let line = Line::from(canvas.span(format!(" {reason}  q leave"), Role::Bad));
         canvas.line(0, &line);
         return;
     }
@@ -275,6 +276,9 @@ fn footer(canvas: &mut Canvas<'_>, state: &State) {
 
 /// What leaving means for the network, in one or two lines.
 fn consequences(state: &State) -> Vec<(String, Role)> {
+    if state.hosting == Hosting::Replay {
+        return vec![("A recording; no node is touched.".to_owned(), Role::Text)];
+    }
     if !state.can_stop() {
         let text = "This console only views; `attach --operate` can stop the node.";
         return vec![(text.to_owned(), Role::Text)];

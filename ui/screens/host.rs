@@ -17,7 +17,7 @@ use ratatui::layout::Rect;
 use ratatui::text::Line;
 
 /// Rows of the pane of the machine with its border.
-const HOST_ROWS: u16 = 7;
+const HOST_ROWS: u16 = 8;
 /// Value of the field `event` of records of the audit trail.
 const AUDIT_EVENT: &str = "audit";
 
@@ -85,6 +85,35 @@ pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
     draw_audit(&mut canvas.part(audit), state);
 }
 
+/// Whether the network would miss this node if it were stopped now, as far as it can be seen from here.
+fn restart(snapshot: &Snapshot) -> (String, Role) {
+    let consensus = &snapshot.consensus;
+    let own = snapshot.members.iter().find(|member| member.own).map_or(0, |member| member.weight);
+    let left = consensus.connected_weight.saturating_sub(own);
+    let turn = consensus.own_turn_in;
+    if own == 0 {
+        return ("safe: it does not vote".to_owned(), Role::Good);
+    }
+    if left < consensus.quorum_weight {
+        let text =
+            format!("NOT NOW: without it weight {left} remains, a quorum needs {}", consensus.quorum_weight);
+        return (text, Role::Bad);
+    }
+    match turn {
+        Some(0) => ("wait: it proposes this block".to_owned(), Role::Warn),
+        Some(1) => ("wait: it proposes the next block".to_owned(), Role::Warn),
+        Some(heights) => {
+            let left_ms = consensus.era_ms.saturating_sub(consensus.era_age_ms);
+            let gap_ms = left_ms.saturating_add(consensus.era_ms.saturating_mul(heights - 1));
+            (
+                format!("safe: a quorum remains, and its turn to propose is in about {}", age(gap_ms)),
+                Role::Good,
+            )
+        }
+        None => ("safe: a quorum remains".to_owned(), Role::Good),
+    }
+}
+
 fn machine(canvas: &mut Canvas<'_>, snapshot: &Snapshot) {
     let (host, node) = (&snapshot.host, &snapshot.node);
     let mut pane = canvas.pane("Host", &node.data_dir, false);
@@ -130,6 +159,9 @@ fn machine(canvas: &mut Canvas<'_>, snapshot: &Snapshot) {
         let line = Line::from(vec![pane.span(format!("{label:<9}"), Role::Dim), pane.span(text, Role::Text)]);
         pane.line(row, &line);
     }
+    let (text, role) = restart(snapshot);
+    let line = Line::from(vec![pane.span(format!("{:<9}", "restart"), Role::Dim), pane.span(text, role)]);
+    pane.line(5, &line);
 }
 
 fn draw_alerts(canvas: &mut Canvas<'_>, state: &State, snapshot: &Snapshot) {
