@@ -2,6 +2,7 @@
 
 pub mod archivist;
 pub mod assemble;
+pub mod audit;
 pub mod banned;
 pub mod blocks;
 pub mod charges;

@@ -77,6 +77,7 @@ pub fn execute(cli: Cli) -> Outcome {
         Some(Command::Proof(ProofCommand::Get(args))) => proof::get(&args),
         Some(Command::Proof(ProofCommand::Verify(args))) => proof::verify(&args),
         Some(Command::Attach(args)) => attach::execute(&args),
+        Some(Command::Replay(args)) => attach::replay(&args),
         Some(Command::Status(args)) => status::execute(&args),
         Some(Command::Stop(args)) => stop::execute(&args),
         Some(Command::Ban(args)) => bans::ban(&args),
