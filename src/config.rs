@@ -211,6 +211,8 @@ pub struct ConsoleConfig {
     pub color: ColorChoice,
     /// Least time between two repaints for new data, in milliseconds.
     pub refresh_ms: u64,
+    /// Nodes of `attach --fleet`: data directories, sockets, or `ssh://USER@HOST[:PORT][/DIR]`.
+    pub fleet: Vec<String>,
 }
 
 /// How many colours the console uses.
@@ -298,7 +300,12 @@ impl Config {
                 total_bytes_max: 1024 * MIB,
                 stderr: false,
             },
-            console: ConsoleConfig { theme: "dark".to_owned(), color: ColorChoice::Auto, refresh_ms: 500 },
+            console: ConsoleConfig {
+                theme: "dark".to_owned(),
+                color: ColorChoice::Auto,
+                refresh_ms: 500,
+                fleet: Vec::new(),
+            },
         }
     }
 

@@ -54,7 +54,7 @@ fn mode(file: &Path) -> u32 {
 #[test]
 fn every_command_explains_itself() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 24] = [
+    let commands: [&[&str]; 25] = [
         &[],
         &["run"],
         &["devnet"],
@@ -66,6 +66,7 @@ fn every_command_explains_itself() {
         &["proof", "get"],
         &["proof", "verify"],
         &["attach"],
+        &["replay"],
         &["status"],
         &["stop"],
         &["ban"],

@@ -5,6 +5,8 @@
 
 #[path = "console/attach.rs"]
 mod attach;
+#[path = "console/hangups.rs"]
+mod hangups;
 #[path = "common/program.rs"]
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod program;

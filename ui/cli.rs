@@ -52,6 +52,8 @@ pub enum Command {
     Attach(AttachArgs),
     /// Review logs: of a node, or any files, on the screen or for pipes
     Logs(LogsArgs),
+    /// Play in the console what `attach --record` has written
+    Replay(ReplayArgs),
     /// Show how a running node is doing
     Status(StatusArgs),
     /// Stop a running node in order
@@ -146,12 +148,18 @@ pub struct AttachArgs {
     /// Control socket of the node, wherever it is
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, conflicts_with = "target")]
     pub socket: Option<PathBuf>,
+    /// All nodes of `console.fleet` in the configuration, one line each, the worst first
+    #[arg(long, conflicts_with_all = ["target", "socket", "stdio"])]
+    pub fleet: bool,
     /// Be able to give orders, as to stop the node, instead of looking only
     #[arg(long)]
     pub operate: bool,
     /// Hand the console's bytes between the standard streams and the node: for the far end of ssh
     #[arg(long, conflicts_with = "target")]
     pub stdio: bool,
+    /// Also write what the console is sent to a new file, to be played by `masternode replay`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["fleet", "stdio"])]
+    pub record: Option<PathBuf>,
     /// What `masternode` is called on the other machine
     #[arg(long, value_name = "PROGRAM", default_value = "masternode")]
     pub remote_program: String,
@@ -196,6 +204,18 @@ pub struct LogsArgs {
     pub json: bool,
     #[command(flatten)]
     pub screen: ScreenArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ReplayArgs {
+    /// The recording
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// How many times as fast
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub speed: u16,
+    #[command(flatten)]
+    pub look: LookArgs,
 }
 
 #[derive(Clone, Debug, Args)]

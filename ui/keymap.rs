@@ -15,13 +15,24 @@ pub enum Screen {
     Pool,
     Chain,
     Logs,
+    Host,
     Help,
+    Fleet,
 }
 
 impl Screen {
     /// All of them, in the order of the tab line.
-    pub const ALL: [Self; 7] =
-        [Self::Overview, Self::Votes, Self::Peers, Self::Pool, Self::Chain, Self::Logs, Self::Help];
+    pub const ALL: [Self; 9] = [
+        Self::Fleet,
+        Self::Overview,
+        Self::Votes,
+        Self::Peers,
+        Self::Pool,
+        Self::Chain,
+        Self::Logs,
+        Self::Host,
+        Self::Help,
+    ];
 
     /// Key and name for the tab line.
     pub const fn tab(self) -> (char, &'static str) {
@@ -32,7 +43,9 @@ impl Screen {
             Self::Pool => ('4', "Pool"),
             Self::Chain => ('5', "Chain"),
             Self::Logs => ('8', "Logs"),
+            Self::Host => ('9', "Host"),
             Self::Help => ('?', "Help"),
+            Self::Fleet => ('0', "Fleet"),
         }
     }
 }
@@ -59,6 +72,10 @@ pub enum Action {
     LevelUp,
     LevelDown,
     Freeze,
+    Zoom,
+    Palette,
+    Copy,
+    Acknowledge,
     PreviousNode,
     NextNode,
     AllNodes,
@@ -68,6 +85,54 @@ pub enum Action {
     Detach,
     Quit,
     Suspend,
+}
+
+impl Action {
+    /// What the palette calls it; `None` for what makes sense as a key only.
+    pub const fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Show(Screen::Overview) => "overview",
+            Self::Show(Screen::Votes) => "votes",
+            Self::Show(Screen::Peers) => "peers",
+            Self::Show(Screen::Pool) => "pool",
+            Self::Show(Screen::Chain) => "chain",
+            Self::Show(Screen::Logs) => "logs",
+            Self::Show(Screen::Host) => "host",
+            Self::Show(Screen::Help) => "help",
+            Self::Show(Screen::Fleet) => "fleet",
+            Self::Filter => "filter",
+            Self::Sort => "sort",
+            Self::SortReverse => "reverse",
+            Self::Freeze => "freeze",
+            Self::Zoom => "zoom",
+            Self::Copy => "copy",
+            Self::Acknowledge => "acknowledge",
+            Self::PreviousNode => "previous-node",
+            Self::NextNode => "next-node",
+            Self::AllNodes => "all-nodes",
+            Self::Theme => "theme",
+            Self::Repaint => "repaint",
+            Self::Detach => "detach",
+            Self::Quit => "quit",
+            Self::Suspend => "suspend",
+            Self::NextPane
+            | Self::PreviousPane
+            | Self::Up
+            | Self::Down
+            | Self::Left
+            | Self::Right
+            | Self::PageUp
+            | Self::PageDown
+            | Self::First
+            | Self::Last
+            | Self::Open
+            | Self::Back
+            | Self::LevelUp
+            | Self::LevelDown
+            | Self::Palette
+            | Self::Node(_) => return None,
+        })
+    }
 }
 
 /// How much harm an action can do; decides how it is confirmed.
@@ -89,7 +154,9 @@ pub enum Context {
     Tables,
     /// The log screen.
     Logs,
-    /// Several nodes in this process.
+    /// The list of alerts.
+    Alerts,
+    /// Several nodes.
     SeveralNodes,
     /// The caller can run on without a console.
     Detachable,
@@ -103,6 +170,7 @@ impl Context {
             Self::Lists => "In lists",
             Self::Tables => "In tables",
             Self::Logs => "In the log",
+            Self::Alerts => "In the alerts",
             Self::SeveralNodes => "Several nodes",
             Self::Detachable => "Leaving",
         }
@@ -147,7 +215,7 @@ const fn row(
     Binding { action, keys, label, context, description, danger: Danger::None }
 }
 
-use Context::{Detachable, Everywhere, Lists, Logs, SeveralNodes, Tables};
+use Context::{Alerts, Detachable, Everywhere, Lists, Logs, SeveralNodes, Tables};
 
 /// Every key of the console.
 pub const REGISTRY: &[Binding] = &[
@@ -157,11 +225,14 @@ pub const REGISTRY: &[Binding] = &[
     row(Action::Show(Screen::Pool), &[char('4')], "4", Everywhere, "transaction pool"),
     row(Action::Show(Screen::Chain), &[char('5')], "5", Everywhere, "checkpoints"),
     row(Action::Show(Screen::Logs), &[char('8')], "8", Everywhere, "log"),
+    row(Action::Show(Screen::Host), &[char('9')], "9", Everywhere, "host, alerts, orders"),
     row(Action::Show(Screen::Help), &[char('?'), plain(KeyCode::F(12))], "?", Everywhere, "this help"),
     row(Action::NextPane, &[plain(KeyCode::Tab)], "Tab", Everywhere, "next pane"),
     row(Action::PreviousPane, &[plain(KeyCode::BackTab)], "Shift-Tab", Everywhere, "previous pane"),
     row(Action::Back, &[plain(KeyCode::Esc)], "Esc", Everywhere, "back one level; never leaves the console"),
     row(Action::Freeze, &[char(' ')], "Space", Everywhere, "freeze the screen, or let it run on"),
+    row(Action::Palette, &[char(':')], ":", Everywhere, "palette: any command by its name"),
+    row(Action::Zoom, &[char('z')], "z", Everywhere, "the pane on the whole screen, or all of them"),
     row(Action::Theme, &[char('t')], "t", Everywhere, "next theme"),
     row(Action::Repaint, &[control('l')], "Ctrl-L", Everywhere, "paint the whole screen anew"),
     Binding {
@@ -174,9 +245,10 @@ pub const REGISTRY: &[Binding] = &[
     },
     row(Action::Suspend, &[control('z')], "Ctrl-Z", Everywhere, "suspend an attached console; never a node"),
     row(Action::Detach, &[char('d')], "d", Detachable, "detach: close the console, the node runs on"),
+    row(Action::Show(Screen::Fleet), &[char('0')], "0", SeveralNodes, "all nodes, the worst first"),
     row(Action::PreviousNode, &[char('[')], "[", SeveralNodes, "previous node"),
     row(Action::NextNode, &[char(']')], "]", SeveralNodes, "next node"),
-    row(Action::AllNodes, &[char('a')], "a", SeveralNodes, "log of all nodes, or of the one on screen"),
+    row(Action::AllNodes, &[char('A')], "A", SeveralNodes, "log of all nodes, or of the one on screen"),
     row(Action::Node(1), &[plain(KeyCode::F(1)), alt('1')], "F1 Alt-1", SeveralNodes, "node 1"),
     row(Action::Node(2), &[plain(KeyCode::F(2)), alt('2')], "F2 Alt-2", SeveralNodes, "node 2"),
     row(Action::Node(3), &[plain(KeyCode::F(3)), alt('3')], "F3 Alt-3", SeveralNodes, "node 3"),
@@ -207,6 +279,8 @@ pub const REGISTRY: &[Binding] = &[
     row(Action::Last, &[char('G'), plain(KeyCode::End)], "G End", Lists, "last; log: follow"),
     row(Action::Open, &[plain(KeyCode::Enter)], "Enter", Lists, "detail of the selected row"),
     row(Action::Filter, &[char('/')], "/", Lists, "filter by text, `!text` leaves out"),
+    row(Action::Copy, &[char('y')], "y", Lists, "copy the row's name to the clipboard"),
+    row(Action::Acknowledge, &[char('a')], "a", Alerts, "acknowledge: seen, count it no more"),
     row(Action::Sort, &[char('s')], "s", Tables, "sort by the next column"),
     row(Action::SortReverse, &[char('S')], "S", Tables, "reverse the order"),
     row(Action::LevelUp, &[char('+'), char('=')], "+", Logs, "fewer: raise the least level"),

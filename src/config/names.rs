@@ -13,6 +13,8 @@ pub const JOURNAL_UNSIGNED: &str = "journal-unsigned";
 pub const SNAPSHOTS: &str = "snapshots";
 /// Log files.
 pub const LOGS: &str = "logs";
+/// What operators have ordered.
+pub const AUDIT_LOG: &str = "audit.log";
 /// The control socket.
 pub const CONTROL_SOCKET: &str = "control.sock";
 /// The file whose lock says that a node uses the directory.

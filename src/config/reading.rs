@@ -20,6 +20,9 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Most nodes in `p2p.bootstrap`: each is dialled at start.
 const BOOTSTRAP_MAX: usize = 256;
 
+/// Most nodes in `console.fleet`: each has a connection and a line on the screen.
+const FLEET_MAX: usize = 64;
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -113,6 +116,7 @@ const RULES: &[(&str, Rule)] = &[
     ("console.theme", Rule::Text(not_empty)),
     ("console.color", Rule::OneOf(&["auto", "truecolor", "ansi256", "ansi16", "never"])),
     ("console.refresh_ms", Rule::Between(50, 60_000)),
+    ("console.fleet", Rule::Each(fleet_target, FLEET_MAX)),
 ];
 
 /// Checks a node's name, as a setting or on the command line.
@@ -125,6 +129,15 @@ pub fn name(text: &str) -> Result<(), String> {
         return Ok(());
     }
     Err("must be 1 to 64 printable ASCII characters".to_owned())
+}
+
+fn fleet_target(text: &str) -> Result<(), String> {
+    let is_path = text.starts_with('/') || text.starts_with("~/");
+    let is_far = text.strip_prefix("ssh://").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('-'));
+    if (is_path || is_far) && !text.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err("must be a path that begins with / or ~/, or ssh://USER@HOST[:PORT][/DIR]".to_owned())
 }
 
 fn not_empty(text: &str) -> Result<(), String> {

@@ -19,7 +19,7 @@ use crate::network::reach;
 use crate::network::router;
 use crate::network::wire::{ADDRESSES_MAX, Class, Control, FRAME_HEADER, FRAME_MAX, FrameError, FrameReader};
 use crate::primitives::encoding::decode;
-use crate::primitives::message::Message;
+use crate::primitives::message::{ANNOUNCED_MAX, Message};
 use bytes::Bytes;
 use quinn::{ReadError, RecvStream, SendStream};
 use std::net::SocketAddr;
@@ -277,7 +277,7 @@ async fn read_class(
         context.traffic.bytes_in.fetch_add(bytes, Relaxed);
         if class == Class::Control {
             let control = decode::<Control, FRAME_MAX>(&payload).map_err(|error| no_message(&error))?;
-            govern(context, peer, Kind::Control, payload.len()).await?;
+            govern(context, peer, (Kind::Control, 1), payload.len()).await?;
             on_control(context, peer, control).map_err(|error| no_message(&error))?;
             continue;
         }
@@ -285,10 +285,16 @@ async fn read_class(
         if Class::of(&message) != class {
             return Err(BadFrame::sent(message.name(), format!("{} does not belong here", message.name())));
         }
+        if let Message::Announce(ids) = &message
+            && ids.len() > ANNOUNCED_MAX
+        {
+            let text = format!("{} announced where {ANNOUNCED_MAX} are allowed", ids.len());
+            return Err(BadFrame::sent(message.name(), text));
+        }
         let size = payload.len();
         // The frame's memory is not kept while the node is busy.
         drop(payload);
-        govern(context, peer, Kind::of(&message), size).await?;
+        govern(context, peer, (Kind::of(&message), Kind::units(&message)), size).await?;
         match context.room().await {
             Some(room) => room.send(NetworkEvent::Message { peer: peer.id, message }),
             None => return Ok(()),
@@ -298,8 +304,13 @@ async fn read_class(
 
 /// Takes a message from the peer's budget, and its time when there is none left: nothing more of this stream is read
 /// meanwhile, and through flow control the peer has to wait.
-async fn govern(context: &Context, peer: &Peer, kind: Kind, bytes: usize) -> Result<(), BadFrame> {
-    let ruling = peer.governor.lock().take(kind, bytes, Instant::now());
+async fn govern(
+    context: &Context,
+    peer: &Peer,
+    (kind, units): (Kind, u64),
+    bytes: usize,
+) -> Result<(), BadFrame> {
+    let ruling = peer.governor.lock().take_units(kind, units, bytes, Instant::now());
     match ruling {
         Ruling::Fine => Ok(()),
         Ruling::Wait(pause) => {

@@ -11,10 +11,14 @@
 //! * *votes*: two batches a tick (§8) of at least 1 ms; on each status of ours, at most four a second, the votes of two
 //!   rounds and two steps of 200 voters; prepares for `L` and commits for twice that in an era of at least 1 s, 32 bytes
 //!   each; proposals, in answer to a status within 16 MB a second and 32 MB at once.
-//! * *requests*: 131,072 pulls under way, asked for up to 8 times each; ids of bodies, 32 bytes each, travel together.
-//! * *transactions*: what one engine has accepted, 20 µs each.
+//! * *requests*: 131,072 pulls under way and 32,768 of what was announced, asked for up to 8 times each; ids of bodies,
+//!   32 bytes each, travel together.
+//! * *transactions*: what one engine has accepted, 20 µs each, each sent or announced once.
 //! * *answers*: what was asked for, and 4 MB of waiting transactions when the connection begins.
-//! * *control*: pings and pongs at intervals, and one list of addresses for each connection the peer makes.
+//! * *control*: two pings and pongs in 5 s; one address for each connection the peer takes, of which each costs it half
+//!   a millisecond of cryptography, and one list of 64 when ours begins; of each key in the registry one endpoint record
+//!   in 30 s, and 10 lists of them for each of the 6 questions of a minute; a question for records in 5 s, a probe a
+//!   minute and its answer. In its queue 64 KiB wait.
 
 use crate::network::wire::FRAME_MAX;
 use crate::primitives::message::Message;
@@ -36,6 +40,12 @@ const TRANSACTION_MIN: u64 = 150;
 const QUEUED: u64 = 2 << 20;
 /// Bytes each waiting frame is charged there at least.
 const QUEUED_FRAME_MIN: u64 = 64;
+/// The same in the class of control.
+const CONTROL_QUEUED: u64 = 64 << 10;
+/// Connections a node can take in a second; two cores took 250 (docs/reliability.md).
+const ACCEPTED_PER_SECOND: u64 = 2000;
+/// Far more masternodes than there are votes in a committee.
+const REGISTERED: u64 = 4096;
 /// Credit of answers that were asked for and did not come: so much of it is kept.
 const ANSWERS_MAX: u64 = 256 << 20;
 
@@ -76,7 +86,7 @@ impl Kind {
             | Message::GetSnapshotPart { .. }
             | Message::GetLinks { .. }
             | Message::GetHeaders { .. } => Self::Requests,
-            Message::Transaction(_) => Self::Transactions,
+            Message::Transaction(_) | Message::Announce(_) => Self::Transactions,
             Message::Transactions(_)
             | Message::Stream(_)
             | Message::Certificate { .. }
@@ -89,6 +99,15 @@ impl Kind {
             | Message::SnapshotPart { .. }
             | Message::Links { .. }
             | Message::Headers(_) => Self::Answers,
+        }
+    }
+
+    /// How many messages one counts as: an announcement as many as it names.
+    #[must_use]
+    pub fn units(message: &Message) -> u64 {
+        match message {
+            Message::Announce(ids) => (ids.len() as u64).max(1),
+            _ => 1,
         }
     }
 
@@ -153,7 +172,7 @@ impl Budgets {
             ),
         };
 
-        let pulls = 131_072u64;
+        let pulls = 131_072u64 + 32_768;
         let tries = 8;
         let requests = Budget {
             messages: rate(2 * pulls, 2 * pulls * tries),
@@ -168,7 +187,11 @@ impl Budgets {
 
         // Besides what is asked for: see `Governor::asked`.
         let answers = Budget { messages: rate(100, 4096), bytes: rate(MIB, 8 * MIB + 2 * frame) };
-        let control = Budget { messages: rate(4000, 8000), bytes: rate(8 * MIB, 16 * MIB) };
+        let told = ACCEPTED_PER_SECOND + REGISTERED / 30 + 10;
+        let control = Budget {
+            messages: rate(2 * told, 2 * told + 2 * (60 + CONTROL_QUEUED / QUEUED_FRAME_MIN)),
+            bytes: rate(8 * MIB, 16 * MIB),
+        };
         Self { control, votes, requests, transactions, answers, patience: FLOOD }
     }
 
@@ -260,10 +283,15 @@ impl Governor {
 
     /// A message of the peer was read.
     pub fn take(&mut self, kind: Kind, bytes: usize, now: Instant) -> Ruling {
+        self.take_units(kind, 1, bytes, now)
+    }
+
+    /// A message was read that counts as so many ([`Kind::units`]).
+    pub fn take_units(&mut self, kind: Kind, units: u64, bytes: usize, now: Instant) -> Ruling {
         let pair = self.pair(kind);
         let elapsed = now.saturating_duration_since(pair.at).as_secs_f64();
         pair.at = now;
-        let owed = pair.messages.take(1.0, elapsed).max(pair.bytes.take(bytes as f64, elapsed));
+        let owed = pair.messages.take(units as f64, elapsed).max(pair.bytes.take(bytes as f64, elapsed));
         if owed <= 0.0 {
             return Ruling::Fine;
         }
@@ -381,6 +409,70 @@ mod tests {
             }
             assert!(flood && waited + PAUSE_MAX > FLOOD, "{}: {waited:?}", kind.name());
         }
+    }
+
+    /// Encoded sizes of what travels in the class of control.
+    fn control_sizes() -> (usize, usize, usize, usize) {
+        use crate::network::wire::{ADDRESSES_MAX, Control, RECORDS_MAX};
+        use crate::primitives::encoding::encode;
+        use crate::primitives::endpoint::{EndpointRecord, RECORD_ADDRESSES_MAX};
+        use crate::primitives::keys::{PublicKey, Signature};
+        let address: std::net::SocketAddr = "[2001:db8::1]:24000".parse().unwrap();
+        let record = EndpointRecord {
+            vote_key: PublicKey([1; 32]),
+            network_key: PublicKey([2; 32]),
+            addresses: vec![address; RECORD_ADDRESSES_MAX],
+            time_ms: 1,
+            signature: Signature([0; 64]),
+        };
+        let size = |control: &Control| encode(control).len();
+        (
+            size(&Control::Peers(vec![address])),
+            size(&Control::Peers(vec![address; ADDRESSES_MAX])),
+            size(&Control::Endpoints(vec![record.clone()])),
+            size(&Control::Endpoints(vec![record; RECORDS_MAX])),
+        )
+    }
+
+    #[test]
+    fn an_honest_peer_s_addresses_endpoints_and_probes_never_exceed_the_control_budget() {
+        let begun = Instant::now();
+        let mut governor = governor(begun);
+        let (address, addresses, record, records) = control_sizes();
+        let mut fine = |count: u64, bytes: usize, now: Instant| {
+            for _ in 0..count {
+                assert_eq!(governor.take(Kind::Control, bytes, now), Ruling::Fine);
+            }
+        };
+        // What waited in its queue, and what a connection begins with.
+        fine(CONTROL_QUEUED / QUEUED_FRAME_MIN, 64, begun);
+        fine(1, addresses, begun);
+        for second in 0..180u32 {
+            // All of a second at once, as after a pause of the receiver.
+            let now = begun + Duration::from_secs(1) * second;
+            fine(ACCEPTED_PER_SECOND, address, now);
+            fine(REGISTERED / 30 + 1, record, now);
+            // Pings, pongs, a question for records.
+            fine(3, 32, now);
+            if second % 60 == 0 {
+                // Six answers with all records of a committee, a probe and the answer to one.
+                fine(6 * 10, records, now);
+                fine(2, 64, now);
+            }
+        }
+    }
+
+    #[test]
+    fn an_announcement_counts_as_what_it_names() {
+        let begun = Instant::now();
+        let mut governor = governor(begun);
+        let announced = Message::Announce(vec![Txid(Hash([1; 32])); 1000]);
+        assert_eq!((Kind::of(&announced), Kind::units(&announced)), (Kind::Transactions, 1000));
+        assert_eq!(Kind::units(&Message::Announce(Vec::new())), 1);
+        let burst = Budgets::of(&Params::of(NetworkKind::Mainnet)).transactions.messages.burst;
+        let taken = (0..)
+            .take_while(|_| governor.take_units(Kind::Transactions, 1000, 32_008, begun) == Ruling::Fine);
+        assert_eq!(taken.count() as u64, burst / 1000);
     }
 
     #[test]

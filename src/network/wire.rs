@@ -65,7 +65,7 @@ impl Class {
             | Message::GetSnapshotPart { .. }
             | Message::GetLinks { .. }
             | Message::GetHeaders { .. } => Self::Votes,
-            Message::Transaction(_) => Self::Transactions,
+            Message::Transaction(_) | Message::Announce(_) => Self::Transactions,
             Message::Transactions(_)
             | Message::Stream(_)
             | Message::Certificate { .. }

@@ -5,6 +5,7 @@ use crate::ledger::Ledger;
 use crate::light::bundle::ProofBundle;
 use crate::network::Network;
 use crate::node::archivist::Archivist;
+use crate::node::audit;
 use crate::node::banned;
 use crate::node::clock;
 use crate::node::hub::{Fate, FateKind, Hub, Subscription};
@@ -285,6 +286,16 @@ impl Backend for NodeHandle {
 
     fn snapshot(&self) -> Arc<Snapshot> {
         self.0.hub.snapshot()
+    }
+
+    fn note(&self, by: &str, order: &str, outcome: &str) {
+        let entry = audit::Entry {
+            time_ms: clock::now().wall_ms,
+            by: CleanText::limited(by, 64),
+            order: CleanText::limited(order, 400),
+            outcome: CleanText::limited(outcome, 400),
+        };
+        audit::note(&self.0.data_dir, &entry);
     }
 
     fn stop(&self, reason: CleanText) {

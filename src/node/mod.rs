@@ -2,6 +2,7 @@
 
 pub mod archivist;
 pub mod assemble;
+pub mod audit;
 pub mod banned;
 pub mod blocks;
 pub mod charges;
@@ -26,6 +27,7 @@ mod opening;
 pub mod outlet;
 pub mod prover;
 pub mod pruner;
+pub mod relay;
 pub mod restored;
 mod router;
 pub mod served;

@@ -17,12 +17,13 @@ use crate::node::halt::Halt;
 use crate::node::host::WriteQueue;
 use crate::node::hub::Hub;
 use crate::node::prover::Prover;
+use crate::node::relay::Relay;
 use crate::node::space::{Space, Writer};
 use crate::node::sync::SyncEvent;
 use crate::primitives::committee::Member as CommitteeMember;
 use crate::primitives::keys::PublicKey;
 use crate::primitives::masternode::MasternodeStatus;
-use crate::primitives::message::PeerId;
+use crate::primitives::message::{Message, PeerId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +36,8 @@ pub const BLOCKS_WAITING_MAX: usize = 8;
 /// See the module.
 pub struct Outlet {
     pub network: Arc<Network>,
+    /// Who is sent what is accepted.
+    pub relay: Arc<Relay>,
     /// Where pulls of decided blocks are carried out.
     pub pulls: SyncSender<SyncEvent>,
     /// Effects of decided blocks, made by the engine, in order.
@@ -124,7 +127,17 @@ impl Sink for Outlet {
                     Target::AllExcept(peer) => Recipients::AllExcept(*peer),
                     Target::Peer(peer) => Recipients::Peer(*peer),
                 };
-                self.network.send(to, message);
+                match message {
+                    Message::Transaction(body) => {
+                        let from = if let Recipients::AllExcept(from) = to { Some(from) } else { None };
+                        self.relay.accepted(from, body.id(), message);
+                    }
+                    Message::VoteBatch(batch) if to == Recipients::All => {
+                        self.network.send(to, message);
+                        self.relay.with(|table| table.voted(batch));
+                    }
+                    _ => self.network.send(to, message),
+                }
             }
             // Asked for again while the node is behind, so a full queue loses nothing.
             Output::PullBlock { peer, height, claimed } => {
@@ -147,7 +160,9 @@ impl Sink for Outlet {
                 );
                 self.store_block(height);
                 self.prover.claims.ended(height);
-                self.network.set_committee(members(&self.prover.ledger));
+                let members = members(&self.prover.ledger);
+                self.relay.set_committee(members.iter().map(|member| member.vote_key).collect());
+                self.network.set_committee(members);
                 self.network.set_registered(registered(&self.prover.ledger));
             }
             Output::Notice(notice) => log_notice(notice),

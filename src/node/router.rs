@@ -10,6 +10,7 @@ use crate::node::banned;
 use crate::node::clock;
 use crate::node::hub::Hub;
 use crate::node::lanes::Lane;
+use crate::node::relay::Relay;
 use crate::node::served::Desk;
 use crate::node::snapshots::server::is_request;
 use crate::node::sources::reach_info;
@@ -19,7 +20,7 @@ use crate::pool::Pool;
 use crate::primitives::clean::CleanText;
 use crate::primitives::hash::Txid;
 use crate::primitives::message::{Message, PeerId};
-use crate::primitives::transaction::{SealedTransaction, Transaction};
+use crate::primitives::transaction::{SealedTransaction, SharedTransaction, Transaction};
 use crate::telemetry::event::EventKind;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -75,6 +76,7 @@ pub struct Router {
     pub server: Desk,
     pub snapshots: Desk,
     pub hub: Arc<Hub>,
+    pub relay: Arc<Relay>,
 }
 
 impl Router {
@@ -97,6 +99,7 @@ impl Router {
                 let address = CleanText::new(&address.to_string());
                 let kind = EventKind::PeerConnected { peer: peer.to_string(), address, inbound, name };
                 self.hub.publish(clock::wall_ms(), kind);
+                self.relay.with(|table| table.up(peer, vote_key));
                 self.urgent(peer, Work::Up { peer, vote_key }).await;
             }
             NetworkEvent::Down { peer, address, reason } => {
@@ -105,6 +108,7 @@ impl Router {
                 let kind = EventKind::PeerDisconnected { peer: peer.to_string(), address, reason };
                 self.hub.publish(clock::wall_ms(), kind);
                 memory.places.remove(&peer);
+                self.relay.with(|table| table.down(&peer));
                 self.urgent(peer, Work::Down { peer }).await;
                 // A full queue keeps a pull until its deadline.
                 let _later = self.pulls.try_send(SyncEvent::Gone(peer));
@@ -127,7 +131,29 @@ impl Router {
 
     async fn on_message(&self, memory: &mut Memory, peer: PeerId, message: Message) {
         match message {
-            Message::Transaction(transaction) => self.on_transaction(memory, peer, transaction),
+            Message::Transaction(transaction) => {
+                let transaction = SealedTransaction::new(transaction);
+                self.relay.with(|table| table.arrived(&peer, &transaction.id()));
+                self.on_transaction(memory, peer, transaction);
+            }
+            Message::Transactions(bodies) => {
+                let wanted = self.take_announced(memory, peer, bodies);
+                if !wanted.is_empty() {
+                    self.urgent(peer, Work::Message { from: peer, message: Message::Transactions(wanted) })
+                        .await;
+                }
+            }
+            Message::Announce(ids) => {
+                let now_us = clock::monotonic_us();
+                self.relay.with(|table| ids.iter().for_each(|txid| table.has(&peer, txid)));
+                let lacking: Vec<Txid> =
+                    ids.into_iter().filter(|txid| !self.is_known(memory, txid, now_us)).collect();
+                self.relay.told(peer, &lacking);
+            }
+            Message::VoteBatch(batch) => {
+                self.relay.with(|table| table.heard(&peer, &batch));
+                self.urgent(peer, Work::Message { from: peer, message: Message::VoteBatch(batch) }).await;
+            }
             request @ (Message::GetBlock { .. }
             | Message::GetBlockBodies { .. }
             | Message::GetHeaders { .. }) => {
@@ -152,17 +178,40 @@ impl Router {
         }
     }
 
-    fn on_transaction(&self, memory: &mut Memory, peer: PeerId, transaction: Transaction) {
-        let now_us = clock::monotonic_us();
-        let transaction = SealedTransaction::new(transaction);
-        let txid = transaction.id();
+    /// Whether a transaction needs no looking at.
+    fn is_known(&self, memory: &mut Memory, txid: &Txid, now_us: u64) -> bool {
         let refused_for_good =
-            || self.pool.rejection(&txid, now_us).is_some_and(|reason| !reason.is_temporary());
-        let known = memory.seen.contains(&txid, now_us)
-            || self.pool.contains(&txid)
-            || self.pool.confirmed_height(&txid).is_some()
-            || refused_for_good();
-        if known {
+            || self.pool.rejection(txid, now_us).is_some_and(|reason| !reason.is_temporary());
+        memory.seen.contains(txid, now_us)
+            || self.pool.contains(txid)
+            || self.pool.confirmed_height(txid).is_some()
+            || refused_for_good()
+    }
+
+    /// Takes the bodies that were asked for because they were announced: they wait with the other transactions. The
+    /// others go on; they are what a vote or a block needs.
+    fn take_announced(
+        &self,
+        memory: &mut Memory,
+        peer: PeerId,
+        bodies: Vec<Transaction>,
+    ) -> Vec<Transaction> {
+        let mut others = Vec::new();
+        for body in bodies {
+            let txid = body.id();
+            if self.relay.with(|table| table.arrived(&peer, &txid)) {
+                self.on_transaction(memory, peer, SealedTransaction::new(body));
+            } else {
+                others.push(body);
+            }
+        }
+        others
+    }
+
+    fn on_transaction(&self, memory: &mut Memory, peer: PeerId, transaction: SharedTransaction) {
+        let now_us = clock::monotonic_us();
+        let txid = transaction.id();
+        if self.is_known(memory, &txid, now_us) {
             return;
         }
         self.hub.metrics.transaction_seen(txid, now_us);

@@ -14,7 +14,7 @@ use crate::ledger::store::Store;
 use crate::ledger::store::folder::StoreError;
 use crate::network::{Identity as NetworkIdentity, Network, NetworkError};
 use crate::node::archivist::Archivist;
-use crate::node::blocks::{BlockServer, RecentBlocks, store_blocks};
+use crate::node::blocks::{BlockServer, store_blocks};
 use crate::node::data_dir::{self, DataDirError, DirLock};
 use crate::node::effects;
 use crate::node::engine::{BULK_WAITING_MAX, Engine, URGENT_WAITING_MAX};
@@ -29,6 +29,7 @@ use crate::node::opening::{Opened, open};
 use crate::node::outlet::{self, BLOCKS_WAITING_MAX, Outlet};
 use crate::node::prover::Prover;
 use crate::node::pruner;
+use crate::node::relay::Relay;
 use crate::node::router::{EVENTS_WAITING_MAX, Router};
 use crate::node::served::send_by;
 use crate::node::settings;
@@ -278,15 +279,15 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     let Opened { store, ledger, pool, host, writes, machine, mut log, .. } = opened;
     let (halt, on_fault) = (Halt::new(Arc::clone(&hub)), on_fault(&network));
     let store = pruner::start(Arc::new(store), options.config.storage.prune_blocks, &halt, &stopper)?;
-    let (tasks, pictures) = (TaskTracker::new(), CancellationToken::new());
+    let (tasks, pictures, verifier) = (TaskTracker::new(), CancellationToken::new(), Verifier::new());
     let (era, durable) = (Arc::new(ArcSwap::new(machine.era())), Arc::new(AtomicU64::new(store.height())));
-    let (recent, verifier) = (Arc::new(RecentBlocks::default()), Verifier::new());
-    let inbox = Arc::new(Lanes::new(URGENT_WAITING_MAX, BULK_WAITING_MAX));
+    let (recent, inbox) = (Arc::default(), Arc::new(Lanes::new(URGENT_WAITING_MAX, BULK_WAITING_MAX)));
     let prover = Arc::new(Prover::new(&ledger, &pool, &recent, &store));
     let snapshots = snapshots::serve(&options.config, &stopper, &prover, &network)?;
     let space = Space::new(options.config.data_dir.clone(), hub.identity.space, Arc::clone(&inbox));
     let workers = verify_with(&verifier, &inbox, &era, &on_fault, &hub, &stopper)?;
     let (pulls, wishes) = sync_channel(PULLS_WAITING_MAX);
+    let (blocks, stored) = sync_channel(BLOCKS_WAITING_MAX);
     let syncer = Syncer {
         send: send_by(&network),
         pool: Arc::clone(&pool),
@@ -298,9 +299,10 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
     };
     let (sync, checkers) = Sync::new(syncer, wishes);
     let (server, serving) = BlockServer::over(&network, &store, &recent);
-    let (blocks, stored) = sync_channel(BLOCKS_WAITING_MAX);
+    let relay = Relay::of(options.vote_key.as_ref(), &outlet::members(&ledger), &network);
     let mut outlet = Outlet {
         network: Arc::clone(&network),
+        relay: Arc::clone(&relay),
         pulls: pulls.clone(),
         writes,
         store: blocks,
@@ -311,12 +313,12 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         halt: Arc::clone(&halt),
         space: Arc::clone(&space),
     };
-    let (effects_queue, batches) = effects::queue();
+    let (effects, batches) = effects::queue();
     let engine = Engine {
         machine,
         host,
         inbox: Arc::clone(&inbox),
-        effects: effects_queue,
+        effects,
         verifier: verifier.clone(),
         era,
         height,
@@ -324,17 +326,15 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         halt: Arc::clone(&halt),
     };
     attach_sources(options, &hub, (&ledger, &pool), &network, &durable);
-    hub.enter(Phase::Running);
-    let sync_times = Arc::clone(&hub);
-    let (writer, room, clerk) = (Arc::clone(&store), Arc::clone(&space), snapshots.clerk);
+    let (writer, room, times) = (Arc::clone(&store), Arc::clone(&space), Arc::clone(&hub));
     let mut chain = vec![
         thread(&stopper, "engine", move || engine.run())?,
         thread(&stopper, "effects", move || {
-            effects::run(&batches, &mut log, &mut outlet, &sync_times.metrics.journal_sync);
+            effects::run(&batches, &mut log, &mut outlet, &times.metrics.journal_sync);
             close(&mut log);
         })?,
         thread(&stopper, "store", move || {
-            store_blocks(&stored, &writer, &durable, &recent, (&halt, &room), &clerk);
+            store_blocks(&stored, &writer, &durable, &recent, (&halt, &room), &snapshots.clerk);
         })?,
         thread(&stopper, "sync", move || sync.run())?,
         thread(&stopper, "serve-blocks", move || serving.run())?,
@@ -350,6 +350,7 @@ fn run(options: &NodeOptions, parts: Parts, control: ControlServer) -> Result<No
         server,
         snapshots: snapshots.desk,
         hub: Arc::clone(&hub),
+        relay,
     };
     let (finished, exit) = latest::channel(None);
     let handle = NodeHandle(Arc::new(Shared {
@@ -396,6 +397,8 @@ fn start_tasks(
     control: impl Future<Output = ()> + Send + 'static,
 ) {
     let stop = stopper.ordered().clone();
+    let relay = Arc::clone(&router.relay).run(Arc::clone(&router.pool), stop.clone());
+    spawn(stopper, tasks, "relay", relay);
     spawn(stopper, tasks, "router", async move {
         let _stopped = stop.run_until_cancelled(router.run()).await;
     });
@@ -405,7 +408,7 @@ fn start_tasks(
     tokio::spawn(Arc::clone(hub).keep_fresh(clock::now, pictures.clone()).in_current_span());
 }
 
-/// What pictures of the node are made of.
+/// Says of what pictures of the node are made from now on.
 fn attach_sources(
     options: &NodeOptions,
     hub: &Arc<Hub>,
@@ -420,6 +423,7 @@ fn attach_sources(
         inbound_max: u64::from(options.config.p2p.inbound_max),
         durable: Arc::clone(durable),
     }));
+    hub.enter(Phase::Running);
 }
 
 /// The threads that check signatures.

@@ -82,10 +82,13 @@ pub struct SnapshotOffer {
 /// Most snapshots in one answer.
 pub const SNAPSHOT_OFFERS_MAX: usize = 4;
 
+/// Most ids in one announcement of transactions.
+pub const ANNOUNCED_MAX: usize = 1024;
+
 /// A message of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Message {
-    /// A transaction; relayed when first accepted.
+    /// A transaction where it enters the network or the committee; others are told of it.
     Transaction(Transaction),
     /// Fast-path votes.
     VoteBatch(VoteBatch),
@@ -145,6 +148,8 @@ pub enum Message {
     GetHeaders { last: u64, count: u16 },
     /// Headers asked for, ascending; without certificates, as their ids are known one from the next.
     Headers(Vec<Header>),
+    /// Transactions the sender has and hands out, at most [`ANNOUNCED_MAX`].
+    Announce(Vec<Txid>),
 }
 
 impl Message {
@@ -182,6 +187,7 @@ impl Message {
             Self::Links { .. } => "links",
             Self::GetHeaders { .. } => "get-headers",
             Self::Headers(_) => "headers",
+            Self::Announce(_) => "announce",
         }
     }
 }

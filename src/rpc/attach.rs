@@ -8,7 +8,7 @@
 //! A client that did not ask to operate is refused every order that changes anything.
 
 use crate::rpc::Backend;
-use crate::rpc::control::{Answer, FRAME_BYTES_MAX, Request, respond};
+use crate::rpc::control::{Answer, FRAME_BYTES_MAX, Request, obey};
 use crate::telemetry::event::{Event, EventKind};
 use crate::telemetry::log::LogRecord;
 use crate::telemetry::patch::{Patch, diff};
@@ -103,7 +103,7 @@ struct Feed {
 /// When the client is gone or takes nothing.
 pub(super) async fn serve(
     frames: &mut Framed<UnixStream, LengthDelimitedCodec>,
-    backend: &Arc<dyn Backend>,
+    (backend, by): (&Arc<dyn Backend>, &str),
     operate: bool,
     period_ms: u64,
 ) -> io::Result<()> {
@@ -127,7 +127,7 @@ pub(super) async fn serve(
             }
             order = up.next() => match order {
                 None => return Ok(()),
-                Some(order) => Due::Frames(vec![answer(&order?, backend, operate).await?]),
+                Some(order) => Due::Frames(vec![answer(&order?, (backend, by), operate).await?]),
             },
         };
         let (batch, last) = match due {
@@ -159,17 +159,17 @@ enum Due {
     Last(Bytes),
 }
 
-async fn answer(order: &[u8], backend: &Arc<dyn Backend>, operate: bool) -> io::Result<Bytes> {
+async fn answer(order: &[u8], (backend, by): (&Arc<dyn Backend>, &str), operate: bool) -> io::Result<Bytes> {
     let (order, answer) = match serde_json::from_slice::<Upward>(order) {
         Err(error) => (0, Answer::Refused { reason: format!("not understood: {error}") }),
         Ok(Upward { order, request: Request::Attach { .. } | Request::Archive { .. } }) => {
             (order, Answer::Refused { reason: "not over an attached console".to_owned() })
         }
-        Ok(Upward { order, request }) if !operate && !is_harmless(&request) => {
-            let reason = "this console only views: attach with `masternode attach --operate`".to_owned();
-            (order, Answer::Refused { reason })
+        Ok(Upward { order, request }) => {
+            let forbidden = (!operate && !is_harmless(&request))
+                .then(|| "this console only views: attach with `masternode attach --operate`".to_owned());
+            (order, obey(Ok(request), forbidden, backend, by).await)
         }
-        Ok(Upward { order, request }) => (order, respond(Ok(request), backend).await),
     };
     let bytes = serde_json::to_vec(&Downward::Answer { order, answer })?;
     if bytes.len() <= FRAME_BYTES_MAX {

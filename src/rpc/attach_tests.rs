@@ -219,6 +219,17 @@ fn orders_are_for_consoles_that_operate() {
         assert!(matches!(operator.order(1, ban()), Answer::Banned { .. }));
         assert_eq!(operator.order(2, stop()), Answer::Stopping);
         assert!(stopped.stopped.lock().is_some());
+        let user = format!("user {}, console", rustix::process::geteuid().as_raw());
+        let refused = "refused: this console only views: attach with `masternode attach --operate`";
+        let noted = |order: &str, outcome: &str| format!("{user}: {order}: {outcome}");
+        let expected = [
+            noted("stop (enough)", refused),
+            noted("ban 198.51.100.7 for 7 s ()", refused),
+            noted("unban all", refused),
+            noted("ban 198.51.100.7 for 7 s ()", "done"),
+            noted("stop (enough)", "done"),
+        ];
+        assert_eq!(*stopped.noted.lock(), expected);
     });
 }
 

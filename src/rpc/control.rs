@@ -243,8 +243,8 @@ fn may_control(uid: u32) -> bool {
 
 async fn converse(stream: UnixStream, backend: Arc<dyn Backend>, places: Arc<Semaphore>) {
     let mut frames = Framed::new(stream, codec());
-    match frames.get_ref().peer_cred() {
-        Ok(peer) if may_control(peer.uid()) => {}
+    let by = match frames.get_ref().peer_cred() {
+        Ok(peer) if may_control(peer.uid()) => format!("user {}", peer.uid()),
         Ok(peer) => {
             let reason = format!("user {} may not control this node", peer.uid());
             tracing::warn!(reason, "control socket: refused");
@@ -255,7 +255,7 @@ async fn converse(stream: UnixStream, backend: Arc<dyn Backend>, places: Arc<Sem
             tracing::warn!(%error, "control socket: the system does not say who connected");
             return;
         }
-    }
+    };
     // Silence, an oversized frame and the end of the connection are the same here.
     while let Ok(Some(Ok(frame))) = tokio::time::timeout(IDLE_MAX, frames.next()).await {
         let answered = match understand(&frame) {
@@ -264,14 +264,14 @@ async fn converse(stream: UnixStream, backend: Arc<dyn Backend>, places: Arc<Sem
             }
             Ok(Request::Attach { attach, operate, period_ms }) => {
                 let wanted = (attach, operate, period_ms);
-                match attached(&mut frames, &backend, &places, wanted).await {
+                match attached(&mut frames, (&backend, &by), &places, wanted).await {
                     // Refused: it may ask something else.
                     Ok(false) => Ok(()),
                     _ => return,
                 }
             }
             request => {
-                let answer = respond(request, &backend).await;
+                let answer = obey(request, None, &backend, &by).await;
                 reply(&mut frames, answer).await
             }
         };
@@ -315,7 +315,7 @@ async fn send_archive(
 /// Serves a console; `false` if it was refused.
 async fn attached(
     frames: &mut Framed<UnixStream, LengthDelimitedCodec>,
-    backend: &Arc<dyn Backend>,
+    (backend, by): (&Arc<dyn Backend>, &str),
     places: &Semaphore,
     (version, operate, period_ms): (u32, bool, u64),
 ) -> io::Result<bool> {
@@ -333,7 +333,7 @@ async fn attached(
     let name = backend.snapshot().node.name.clone();
     reply(frames, Answer::Attached { operate, name, pid: std::process::id() }).await?;
     tracing::info!(operate, "a console was attached");
-    let ended = attach::serve(frames, backend, operate, period_ms).await;
+    let ended = attach::serve(frames, (backend, &format!("{by}, console")), operate, period_ms).await;
     match &ended {
         Ok(()) => tracing::info!("a console was detached"),
         Err(error) => tracing::info!(%error, "a console has gone"),
@@ -341,7 +341,50 @@ async fn attached(
     ended.map(|()| true)
 }
 
-pub(super) async fn respond(request: Result<Request, String>, backend: &Arc<dyn Backend>) -> Answer {
+/// What the audit trail calls an order; `None` for what changes nothing.
+fn described(request: &Request) -> Option<String> {
+    Some(match request {
+        Request::Stop { reason } => format!("stop ({reason})"),
+        Request::Ban { whom, length_s, reason } => format!("ban {whom} for {length_s} s ({reason})"),
+        Request::Unban { whom } => format!("unban {whom}"),
+        _ => return None,
+    })
+}
+
+/// Answers a request, or refuses it for the reason in `forbidden`; an order is noted in the audit trail either way.
+pub(super) async fn obey(
+    request: Result<Request, String>,
+    forbidden: Option<String>,
+    backend: &Arc<dyn Backend>,
+    by: &str,
+) -> Answer {
+    let order = request.as_ref().ok().and_then(described);
+    // What cannot fail and ends this connection is noted first.
+    if let (Ok(Request::Stop { .. }), None, Some(order)) = (&request, &forbidden, &order) {
+        noted(backend, by, order, "done").await;
+        return respond(request, backend).await;
+    }
+    let answer = match forbidden {
+        Some(reason) => Answer::Refused { reason },
+        None => respond(request, backend).await,
+    };
+    let Some(order) = order else { return answer };
+    let outcome = match &answer {
+        Answer::Refused { reason } => format!("refused: {reason}"),
+        _ => "done".to_owned(),
+    };
+    noted(backend, by, &order, &outcome).await;
+    answer
+}
+
+/// A disk that hangs holds up this answer and nothing else.
+async fn noted(backend: &Arc<dyn Backend>, by: &str, order: &str, outcome: &str) {
+    let (backend, by, order, outcome) =
+        (Arc::clone(backend), by.to_owned(), order.to_owned(), outcome.to_owned());
+    let _noted = tokio::task::spawn_blocking(move || backend.note(&by, &order, &outcome)).await;
+}
+
+async fn respond(request: Result<Request, String>, backend: &Arc<dyn Backend>) -> Answer {
     let proven = match request {
         Err(reason) => return Answer::Refused { reason },
         Ok(Request::Ping) => return Answer::Pong { pid: std::process::id() },

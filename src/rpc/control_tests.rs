@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 pub(in crate::rpc) struct Fixed {
     pub snapshot: Mutex<Arc<Snapshot>>,
     pub stopped: Mutex<Option<CleanText>>,
+    pub noted: Mutex<Vec<String>>,
     pub events: broadcast::Sender<Arc<Event>>,
     pub history: Mutex<Vec<Arc<Event>>>,
     pub log: Mutex<Vec<(u64, LogRecord)>>,
@@ -66,6 +67,9 @@ impl Backend for Fixed {
     fn bans(&self) -> Result<Vec<BanInfo>, String> {
         Ok(vec![ban("203.0.113.0/24", 60, "noise")])
     }
+    fn note(&self, by: &str, order: &str, outcome: &str) {
+        self.noted.lock().push(format!("{by}: {order}: {outcome}"));
+    }
     fn stop(&self, reason: CleanText) {
         *self.stopped.lock() = Some(reason);
     }
@@ -105,6 +109,7 @@ pub(in crate::rpc) fn fixed() -> Arc<Fixed> {
     Arc::new(Fixed {
         snapshot: Mutex::new(Arc::new(snapshot())),
         stopped: Mutex::new(None),
+        noted: Mutex::default(),
         events: broadcast::Sender::new(8),
         history: Mutex::default(),
         log: Mutex::default(),

@@ -104,6 +104,9 @@ pub trait Backend: Send + Sync + 'static {
     /// For people.
     fn bans(&self) -> Result<Vec<BanInfo>, String>;
 
+    /// Notes an order, who gave it and what came of it. Blocks: writes a file.
+    fn note(&self, by: &str, order: &str, outcome: &str);
+
     /// Asks the node to stop in order; returns at once.
     fn stop(&self, reason: CleanText);
 }

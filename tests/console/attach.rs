@@ -1,6 +1,6 @@
 //! `masternode attach`: looks, leaves, is refused, operates; over `ssh`; instead of a second node; suspended.
 
-use crate::program::{masternode, until};
+use crate::program::{edit, masternode, set, until};
 use crate::stage::{Network, PROGRAM, Stage, program};
 use masternode::rpc::attach::Downward;
 use masternode::rpc::control::{Answer, Request};
@@ -32,7 +32,9 @@ fn text(path: &Path) -> &str {
 fn an_attached_console_shows_every_screen_and_leaves_the_node_voting() {
     let network = Network::start();
     let dir = network.dir(0);
-    let mut console = Stage::open(program(&["attach", "--data-dir", text(&dir)]));
+    let recording = network.folder().join("events");
+    let record = ["attach", "--data-dir", text(&dir), "--record", text(&recording)];
+    let mut console = Stage::open(program(&record));
     // What was before it came is there: checkpoints, votes, log.
     console.until_shows(&["alpha devnet", "SIGNING", "VIEW", "checkpoint node=alpha"]);
     for (key, words) in SCREENS {
@@ -51,7 +53,7 @@ fn an_attached_console_shows_every_screen_and_leaves_the_node_voting() {
     console.press("d");
     assert_eq!(console.exit_code(), 0);
     console.until_shows(&["detached: alpha runs on"]);
-    assert!(!console.is_taken());
+    console.until_taken(false);
     network.goes_on(0);
 
     // A console that is killed is no different to the node; a hang-up and a signal end it with the terminal restored.
@@ -61,11 +63,16 @@ fn an_attached_console_shows_every_screen_and_leaves_the_node_voting() {
         let pid = console.child.process_id().unwrap().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         let code = console.exit_code();
-        assert!(signal == "-KILL" || (code == 0 && !console.is_taken()), "{signal}: {code}");
+        assert!(signal == "-KILL" || code == 0, "{signal}: {code}");
+        if signal != "-KILL" {
+            console.until_taken(false);
+        }
         network.goes_on(0);
     }
 
+    a_recording_is_played(&recording);
     run_offers_to_attach(&network);
+    the_fleet_shows_all_and_the_one_that_is_not_there(&network);
     suspended_and_continued(&network);
 }
 
@@ -86,6 +93,47 @@ fn run_offers_to_attach(network: &Network) {
     asked.until_shows(&["bravo devnet", "SIGNING", "VIEW"]);
     asked.press("d");
     assert_eq!(asked.exit_code(), 0);
+    network.goes_on(1);
+}
+
+fn a_recording_is_played(recording: &Path) {
+    assert_eq!(recording.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let mut replay = Stage::open(program(&["replay", text(recording), "--speed", "20"]));
+    replay.until_shows(&["alpha devnet", "SIGNING", "Own signatures"]);
+    // At its end it stays where it is, and nothing is old.
+    replay.until_shows(&["the recording has ended"]);
+    replay.press("2");
+    replay.until_shows(&["Vote stream", "alpha"]);
+    assert!(!replay.text().contains("NO DATA"), "{}", replay.text());
+    replay.press("q");
+    replay.until_shows(&["no node is touched"]);
+    replay.press("d\r");
+    assert_eq!(replay.exit_code(), 0);
+}
+
+fn the_fleet_shows_all_and_the_one_that_is_not_there(network: &Network) {
+    let file = network.dir(0).join("masternode.toml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let empty = Stage::open(program(&["attach", "--fleet", "--data-dir", text(&network.dir(0))]));
+    empty.until_shows(&["console.fleet", "is empty"]);
+    edit(&file, |config| {
+        let absent = network.folder().join("absent").to_str().unwrap().to_owned();
+        let one = network.dir(0).join("control.sock").to_str().unwrap().to_owned();
+        let fleet = [one, network.dir(1).to_str().unwrap().to_owned(), absent];
+        set(config, "console", "fleet", fleet.map(toml::Value::from).to_vec());
+    });
+    let dir = network.dir(0);
+    let arguments = ["attach", "--fleet", "--operate", "--data-dir", text(&dir)];
+    let mut fleet = Stage::sized(program(&arguments), 120, 30);
+    fleet.until_shows(&["Fleet", "2 of 3 well", "alpha", "bravo", "NOT CONNECTED no masternode"]);
+    // The worst is first; the third line is the second node that is well.
+    fleet.press("jj\r");
+    fleet.until_shows(&["bravo devnet", "SIGNING", "OPERATE", "Own signatures"]);
+    fleet.press("0");
+    fleet.until_shows(&["2 of 3 well"]);
+    fleet.press("d");
+    assert_eq!(fleet.exit_code(), 0);
+    std::fs::write(&file, before).unwrap();
     network.goes_on(1);
 }
 
@@ -169,11 +217,18 @@ fn a_console_over_ssh_operates_only_when_told_and_survives_a_broken_line() {
     console.until_shows(&["alpha devnet", "SIGNING", "OPERATE"]);
     console.press("\x03");
     console.until_shows(&["Stop the node", "NO QUORUM"]);
-    console.press("s");
-    console.press("\r");
+    console.press("s\r");
+    console.until_shows(&["To stop it type its name, alpha"]);
+    console.press("alpha\r");
     assert_eq!(console.exit_code(), 0);
     console.until_shows(&["node alpha is stopping in order"]);
     until("it is gone", || network.status(0).is_none().then_some(()));
+    let audit = std::fs::read_to_string(network.dir(0).join("audit.log")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(audit.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&last["order"], &last["outcome"]),
+        (&"stop (from an attached console)".into(), &"done".into())
+    );
     assert!(network.status(1).is_some(), "the others run on");
 
     std::fs::write(folder.join("down"), "").unwrap();

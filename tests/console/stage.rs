@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::io::{Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// The program under test.
@@ -87,8 +88,9 @@ impl Network {
 /// A program on a terminal.
 pub struct Stage {
     pub child: Box<dyn Child + Send + Sync>,
-    _master: Box<dyn MasterPty + Send>,
-    keys: Box<dyn Write + Send>,
+    master: Option<Box<dyn MasterPty + Send>>,
+    keys: Option<Box<dyn Write + Send>>,
+    reading: Arc<AtomicBool>,
     screen: Arc<Mutex<vt100::Parser>>,
 }
 
@@ -121,20 +123,47 @@ impl Stage {
         let screen = vt100::Parser::new(rows.try_into().unwrap(), columns.try_into().unwrap(), 200);
         let screen = Arc::new(Mutex::new(screen));
         let (mut reader, painted) = (pty.master.try_clone_reader().unwrap(), Arc::clone(&screen));
+        let reading = Arc::new(AtomicBool::new(true));
+        let goes_on = Arc::clone(&reading);
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            while let Ok(length @ 1..) = reader.read(&mut bytes) {
+            while goes_on.load(Ordering::SeqCst) {
+                let Ok(length @ 1..) = reader.read(&mut bytes) else { return };
                 painted.lock().unwrap().process(&bytes[..length]);
             }
+            // Open, and nobody reads: as a line that is cut.
+            while !goes_on.load(Ordering::SeqCst) && Arc::strong_count(&goes_on) > 1 {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
         });
-        let keys = pty.master.take_writer().unwrap();
-        Self { child, _master: pty.master, keys, screen }
+        let keys = Some(pty.master.take_writer().unwrap());
+        Self { child, master: Some(pty.master), keys, reading, screen }
     }
 
     /// Types.
     pub fn press(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).unwrap();
-        self.keys.flush().unwrap();
+        let to = self.keys.as_mut().unwrap();
+        to.write_all(keys.as_bytes()).unwrap();
+        to.flush().unwrap();
+    }
+
+    /// Types where perhaps nobody listens any more.
+    pub fn try_press(&mut self, keys: &str) {
+        let _nobody_listens = self.keys.as_mut().unwrap().write_all(keys.as_bytes());
+    }
+
+    /// Takes nothing any more of what the program paints.
+    pub fn stop_reading(&self) {
+        self.reading.store(false, Ordering::SeqCst);
+    }
+
+    /// Closes the terminal under the program.
+    pub fn close(&mut self) {
+        self.reading.store(false, Ordering::SeqCst);
+        // The reader of the test holds it open as well, until the next thing is painted.
+        self.reading = Arc::new(AtomicBool::new(true));
+        self.keys = None;
+        self.master = None;
     }
 
     pub fn text(&self) -> String {

@@ -208,6 +208,7 @@ pub fn messages() -> Vec<Message> {
         Message::Links { from: 0, links: vec![vec![7, 8, 9]] },
         Message::GetHeaders { last: 9, count: 512 },
         Message::Headers(vec![header()]),
+        Message::Announce(vec![Txid(Hash([1; 32])), Txid(Hash([2; 32]))]),
     ]
 }
 

@@ -205,6 +205,9 @@ async fn a_new_node_catches_up_from_three_others() {
                 match &event.kind {
                     EventKind::Sync(sync) => println!("{sync:?}"),
                     EventKind::Alert { text, .. } => told.push(text.to_string()),
+                    EventKind::PeerDisconnected { peer, reason, .. } => {
+                        panic!("{peer} was disconnected: {reason}")
+                    }
                     _ => {}
                 }
             }
@@ -220,6 +223,11 @@ async fn a_new_node_catches_up_from_three_others() {
     new.ledger().recount().unwrap();
     let blamed: Vec<&String> = told.iter().filter(|text| text.starts_with("peer ")).collect();
     assert!(blamed.is_empty(), "honest peers are named: {blamed:?}");
+    // Nobody was slowed down, charged or banned for it at either end.
+    for node in servers.iter().chain([&new]) {
+        let peers = node.snapshot().peers.clone();
+        assert_eq!((peers.throttled, peers.offences, peers.bans), (0, 0, 0), "{}", node.snapshot().node.name);
+    }
     let total = blocks * payments;
     println!(
         "{blocks} blocks, {total} payments: applied in {applied:.2} s ({:.0} a second), on disk in {stored:.2} s ({:.0} a \

@@ -3,8 +3,9 @@
 //! Whatever ends the console (detach, hang-up, a signal), the node runs on; it is stopped by an order alone, which the
 //! node takes from consoles that operate.
 
-use crate::cli::{AttachArgs, LookArgs, ScreenArgs};
+use crate::cli::{AttachArgs, LookArgs, ReplayArgs, ScreenArgs};
 use crate::commands::{Failure, Outcome, locate, output, screen};
+use crate::console::source::recording::{Playing, Recorder};
 use crate::console::source::remote::{Manner, Orders, Remote};
 use crate::console::source::target::Target;
 use crate::console::state::Hosting;
@@ -19,6 +20,7 @@ use masternode::rpc::mirror;
 use std::io::{IsTerminal, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -35,6 +37,9 @@ pub fn execute(args: &AttachArgs) -> Outcome {
     if args.stdio {
         return bridge(args);
     }
+    if args.fleet {
+        return fleet(args);
+    }
     let (target, config) = match (&args.target, &args.socket) {
         (Some(at), _) => (
             Target::Ssh { at: at.clone(), program: args.remote_program.clone() },
@@ -46,7 +51,69 @@ pub fn execute(args: &AttachArgs) -> Outcome {
             (Target::DataDir(config.data_dir), config.console)
         }
     };
-    console(target, args.operate, &args.look, &config)
+    console(target, args.operate, &args.look, &config, args.record.as_deref())
+}
+
+/// `masternode replay`: plays what `attach --record` has written.
+///
+/// # Errors
+/// [`Failure`] when there is no such recording or no terminal.
+pub fn replay(args: &ReplayArgs) -> Outcome {
+    needs_terminal()?;
+    let config = Config::defaults(NetworkKind::Mainnet).console;
+    let playing = Playing::default();
+    let target = Target::Recording { path: args.file.clone(), speed: f64::from(args.speed), playing };
+    let manner = Manner { operate: false, period_ms: PERIOD_MS_MIN };
+    let opened = target.open(false, manner.period_ms, true).map_err(Failure::failed)?;
+    let mut options = screen::options(&args.look, &config, opened.1.name.as_str());
+    options.can_detach = true;
+    options.hosting = Hosting::Replay;
+    let (source, orders) =
+        Remote::start(vec![(target, Some(opened))], manner, None).map_err(Failure::failed)?;
+    let left = watch(options, source);
+    orders.close();
+    left.map(|_| ())
+}
+
+/// Opens the console on all nodes of the fleet. None of them has to be there.
+fn fleet(args: &AttachArgs) -> Outcome {
+    let config = locate::config(&args.node)?;
+    needs_terminal()?;
+    if config.console.fleet.is_empty() {
+        let file = locate::config_file(&args.node)?;
+        return Err(Failure::Refused(format!(
+            "{}: `console.fleet` is empty: name the nodes there, as in fleet = [\"/srv/node1\", \"ssh://op@north.example\"]",
+            file.display()
+        )));
+    }
+    let mut targets = Vec::new();
+    for entry in &config.console.fleet {
+        let target = Target::of_fleet(entry, &args.remote_program).map_err(Failure::refused)?;
+        targets.push((target, None));
+    }
+    let mut options = screen::options(&args.look, &config.console, "fleet");
+    options.can_detach = true;
+    options.fleet = true;
+    options.hosting = if args.operate { Hosting::Operate } else { Hosting::View };
+    let manner = Manner { operate: args.operate, period_ms: PERIOD_SSH_MS };
+    let (source, orders) = Remote::start(targets, manner, None).map_err(Failure::failed)?;
+    let left = watch(options, source)?;
+    let outcome = match left {
+        Left::Stop { node } => stop(&orders, node),
+        Left::Detach => output::write("detached: the nodes run on\n"),
+        Left::Told | Left::TerminalLost(_) => Ok(()),
+    };
+    orders.close();
+    outcome
+}
+
+fn needs_terminal() -> Outcome {
+    match std::io::stdout().is_terminal() {
+        true => Ok(()),
+        false => Err(Failure::failed(
+            "attach needs a terminal; without one use `masternode status`, `--plain` or `--json`",
+        )),
+    }
 }
 
 /// What `masternode run` does where a node runs already: asks whether to open its console, where there is somebody to
@@ -71,16 +138,18 @@ pub fn instead(config: &Config, args: &ScreenArgs) -> Result<Option<Outcome>, Fa
         return Err(Failure::failed("nothing was started"));
     }
     let target = Target::DataDir(config.data_dir.clone());
-    Ok(Some(console(target, false, &args.look, &config.console)))
+    Ok(Some(console(target, false, &args.look, &config.console, None)))
 }
 
 /// Opens the console on one node.
-fn console(target: Target, operate: bool, look: &LookArgs, config: &ConsoleConfig) -> Outcome {
-    if !std::io::stdout().is_terminal() {
-        return Err(Failure::failed(
-            "attach needs a terminal; without one use `masternode status`, `--plain` or `--json`",
-        ));
-    }
+fn console(
+    target: Target,
+    operate: bool,
+    look: &LookArgs,
+    config: &ConsoleConfig,
+    record: Option<&Path>,
+) -> Outcome {
+    needs_terminal()?;
     let period_ms = if matches!(target, Target::Ssh { .. }) { PERIOD_SSH_MS } else { PERIOD_MS_MIN };
     // Before the console takes the terminal: ssh may have to ask for a passphrase.
     let (stream, host) = target.open(operate, period_ms, false).map_err(Failure::failed)?;
@@ -88,12 +157,17 @@ fn console(target: Target, operate: bool, look: &LookArgs, config: &ConsoleConfi
     options.can_detach = true;
     options.hosting = if host.operate { Hosting::Operate } else { Hosting::View };
     let shown = target.to_string();
+    let recorder = record.map(|file| {
+        Recorder::create(file, host.name.as_str())
+            .map_err(|error| Failure::failed(format!("{}: cannot be made: {error}", file.display())))
+    });
+    let recorder = recorder.transpose()?;
     let manner = Manner { operate, period_ms };
-    let (source, orders) =
-        Remote::start(vec![(target, Some((stream, host.clone())))], manner).map_err(Failure::failed)?;
+    let (source, orders) = Remote::start(vec![(target, Some((stream, host.clone())))], manner, recorder)
+        .map_err(Failure::failed)?;
     let left = watch(options, source)?;
     let outcome = match left {
-        Left::Stop => stop(&orders, host.name.as_str()),
+        Left::Stop { node } => stop(&orders, node),
         Left::Detach => output::write(&format!("detached: {} runs on at {shown}\n", host.name)),
         // Nobody is there to read anything.
         Left::Told | Left::TerminalLost(_) => Ok(()),
@@ -134,11 +208,12 @@ fn watch(options: crate::console::ConsoleOptions, source: Remote) -> Result<Left
     })
 }
 
-fn stop(orders: &Orders, name: &str) -> Outcome {
+fn stop(orders: &Orders, node: usize) -> Outcome {
+    let name = orders.name(node);
     let request = Request::Stop { reason: "from an attached console".to_owned() };
     let refused = |reason| Failure::failed(format!("node {name} was not stopped: {reason}"));
-    match orders.ask(0, request, AGREE_MAX).map_err(refused)? {
-        Answer::Stopping if orders.wait_gone(0, STOP_MAX) => {
+    match orders.ask(node, request, AGREE_MAX).map_err(refused)? {
+        Answer::Stopping if orders.wait_gone(node, STOP_MAX) => {
             output::write(&format!("node {name} is stopping in order\n"))
         }
         Answer::Stopping => Err(Failure::failed(format!("node {name} is still stopping: see its log"))),

@@ -79,6 +79,7 @@ pub fn execute(cli: Cli) -> Outcome {
         Some(Command::Proof(ProofCommand::Verify(args))) => proof::verify(&args),
         Some(Command::Attach(args)) => attach::execute(&args),
         Some(Command::Logs(args)) => logs::execute(&args),
+        Some(Command::Replay(args)) => attach::replay(&args),
         Some(Command::Status(args)) => status::execute(&args),
         Some(Command::Stop(args)) => stop::execute(&args),
         Some(Command::Ban(args)) => bans::ban(&args),

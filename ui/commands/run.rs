@@ -13,6 +13,7 @@ use masternode::node::handle::NodeHandle;
 use masternode::node::logging::Logging;
 use masternode::node::start::{NodeError, NodeOptions, start};
 use masternode::primitives::clean::CleanText;
+use masternode::rpc::Backend as _;
 use masternode::wallet::keystore::{self, Passphrase};
 use std::time::Duration;
 
@@ -117,6 +118,11 @@ async fn run_on_screen(
                 }
             };
             let waited = screen.wait(ended).await;
+            if screen.stop_ordered() {
+                let noted = node.clone();
+                let by = "operator, own console";
+                let _noted = tokio::task::spawn_blocking(move || noted.note(by, "stop", "done")).await;
+            }
             node.stop("stopped by the operator");
             end(&node).await.and(waited)
         }

@@ -52,6 +52,8 @@ pub struct Screen {
     stop: Stop,
     /// Gone with the console.
     left: Option<oneshot::Receiver<Result<Left, ConsoleError>>>,
+    /// Whether the operator has ordered a stop.
+    stopped: bool,
     thread: JoinHandle<()>,
 }
 
@@ -67,7 +69,7 @@ impl Screen {
         // Nobody listens any more when the process is ending anyway.
         let done = move |outcome| drop(tell.send(outcome));
         let thread = spawn(options, Box::new(source), stop.clone(), done).map_err(Failure::failed)?;
-        Ok(Self { feeder, stop, left: Some(left), thread })
+        Ok(Self { feeder, stop, left: Some(left), stopped: false, thread })
     }
 
     /// Waits until the operator orders a stop, or `ended` is over. When the operator detaches or the
@@ -87,7 +89,11 @@ impl Screen {
         };
         self.left = None;
         match left {
-            Ok(Ok(Left::Stop | Left::Told)) => return Ok(()),
+            Ok(Ok(Left::Stop { .. })) => {
+                self.stopped = true;
+                return Ok(());
+            }
+            Ok(Ok(Left::Told)) => return Ok(()),
             Ok(Ok(Left::Detach)) => tracing::info!("detached: running on without the console"),
             Ok(Ok(Left::TerminalLost(reason))) => {
                 tracing::warn!(
@@ -102,6 +108,11 @@ impl Screen {
         }
         ended.await;
         Ok(())
+    }
+
+    /// Whether the operator has ordered a stop on the console.
+    pub const fn stop_ordered(&self) -> bool {
+        self.stopped
     }
 
     /// Ends the console, which restores the terminal.

@@ -28,12 +28,14 @@ pub enum Message {
 }
 
 /// What the loop has to do after an update.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Forget what is on the terminal and paint everything.
     Repaint,
     /// Give the terminal back and stop this process until it is told to go on.
     Suspend,
+    /// Hand a text to the clipboard of the terminal.
+    Copy(String),
     /// Leave with this answer.
     Leave(Leaving),
 }
@@ -41,8 +43,8 @@ pub enum Command {
 /// How the operator left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaving {
-    /// Stop the node (all nodes of a devnet).
-    Stop,
+    /// Stop this node (all nodes of a devnet).
+    Stop(usize),
     /// Close the console, leave the node running.
     Detach,
 }

@@ -8,6 +8,7 @@
 pub mod encode;
 pub mod input;
 pub mod message;
+pub mod palette;
 pub mod source;
 pub mod state;
 pub mod terminal;
@@ -17,6 +18,10 @@ pub mod view;
 #[cfg(test)]
 pub mod fixture;
 #[cfg(test)]
+mod operator_tests;
+#[cfg(test)]
+mod style_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::console::input::{Decoder, Typed};
@@ -25,6 +30,7 @@ use crate::console::source::Source;
 use crate::console::state::{Hosting, State};
 use crate::console::terminal::{Lost, OpenError, Terminal};
 use crate::console::update::update;
+use crate::keymap::Screen;
 use crate::theme::{ColorChoice, Environment, ThemeError, Themes};
 use masternode::primitives::clean::CleanText;
 use std::path::PathBuf;
@@ -64,6 +70,8 @@ pub struct ConsoleOptions {
     pub can_detach: bool,
     /// Whose nodes are shown.
     pub hosting: Hosting,
+    /// Begin with all nodes at once.
+    pub fleet: bool,
     /// Least time between two paintings of data; longer over SSH.
     pub refresh: Duration,
     pub environment: Environment,
@@ -81,6 +89,7 @@ impl ConsoleOptions {
             theme_directory: None,
             can_detach: false,
             hosting: Hosting::Own,
+            fleet: false,
             refresh: PAINT,
             environment: Environment::of_process(),
         }
@@ -90,8 +99,8 @@ impl ConsoleOptions {
 /// Why the console ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The operator wants the node stopped (all nodes of a devnet).
-    Stop,
+    /// The operator wants a node stopped, this one of those on screen (all nodes of a devnet).
+    Stop { node: usize },
     /// The operator left; the node runs on.
     Detach,
     /// The terminal is gone, with the reason; the node runs on.
@@ -188,6 +197,9 @@ fn initial_state(options: &ConsoleOptions, source: &dyn Source) -> Result<State,
     let mut state = State::new(CleanText::new(&options.title), titles, looks, look.unwrap_or(0), now_ms());
     state.can_detach = options.can_detach;
     state.hosting = options.hosting;
+    if options.fleet {
+        state.screen = Screen::Fleet;
+    }
     for problem in &problems {
         tracing::warn!(%problem, "theme not used");
     }
@@ -269,7 +281,8 @@ impl Loop {
             match command {
                 Command::Repaint => self.terminal.forget(),
                 Command::Suspend => self.terminal.suspend(),
-                Command::Leave(Leaving::Stop) => return Some(Outcome::Stop),
+                Command::Copy(text) => self.terminal.copy(&text),
+                Command::Leave(Leaving::Stop(node)) => return Some(Outcome::Stop { node }),
                 Command::Leave(Leaving::Detach) => return Some(Outcome::Detach),
             }
         }
@@ -279,7 +292,7 @@ impl Loop {
     /// Takes everything new from the source.
     fn gather(&mut self) {
         let before = self.state.now_ms / 1000;
-        let mut messages = vec![Message::Now(now_ms())];
+        let mut messages = vec![Message::Now(self.source.now_ms().unwrap_or_else(now_ms))];
         for node in 0..self.source.nodes() {
             let link = self.source.link(node);
             if self.state.live.nodes.get(node).is_some_and(|data| data.link != link) {

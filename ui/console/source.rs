@@ -3,6 +3,7 @@
 //! A source never blocks and may be asked before any node is up. Who misses events is told how many;
 //! the snapshot is the truth, events only decorate it.
 
+pub mod recording;
 pub mod remote;
 pub mod target;
 
@@ -75,6 +76,11 @@ pub trait Source: Send {
     /// How it stands to a node.
     fn link(&self, _node: usize) -> LinkState {
         LinkState::Own
+    }
+
+    /// The time it shows, where that is not now.
+    fn now_ms(&self) -> Option<u64> {
+        None
     }
 
     /// Steps of starting up so far, oldest first.

@@ -3,6 +3,7 @@
 //! Invariants: every list is bounded; what a detail shows is bound by identity ([`RowKey`]), never by
 //! a row's position; while frozen, `live` goes on and `shown()` stands still.
 
+use crate::console::palette::Palette;
 use crate::console::source::{Events, LinkState, Phase};
 use crate::keymap::{Context, Screen};
 use crate::theme::Look;
@@ -10,7 +11,7 @@ use masternode::primitives::clean::CleanText;
 use masternode::primitives::hash::Txid;
 use masternode::telemetry::event::{Event, EventKind};
 use masternode::telemetry::log::{LogLevel, LogPage, LogRecord};
-use masternode::telemetry::snapshot::Snapshot;
+use masternode::telemetry::snapshot::{AlertInfo, Snapshot};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ pub const LOGS_MAX: usize = 5_000;
 pub const WARNINGS_MAX: usize = 1_000;
 /// Longest filter an operator can type.
 pub const FILTER_CHARS_MAX: usize = 80;
+/// Alerts remembered as acknowledged: a node has at most 64 that stand.
+const ACKNOWLEDGED_MAX: usize = 1_024;
 /// A snapshot older than this is shown as stale.
 pub const STALE_MS: u64 = 5_000;
 
@@ -37,9 +40,12 @@ pub enum ListId {
     Chain,
     Logs,
     Help,
+    Fleet,
+    Alerts,
+    Audit,
 }
 
-const LISTS: usize = 9;
+const LISTS: usize = 12;
 
 impl ListId {
     /// The lists of a screen in the order of `Tab`.
@@ -52,6 +58,8 @@ impl ListId {
             Screen::Chain => &[Self::Chain],
             Screen::Logs => &[Self::Logs],
             Screen::Help => &[Self::Help],
+            Screen::Fleet => &[Self::Fleet],
+            Screen::Host => &[Self::Alerts, Self::Audit],
         }
     }
 
@@ -82,6 +90,10 @@ pub enum RowKey {
     Member(u16),
     /// Number of an event or a log record.
     Number(u64),
+    /// One of several nodes.
+    Node(usize),
+    /// An alert, by when it began and what it says.
+    Alert(u64, String),
 }
 
 /// Cursor, order and filter of one list.
@@ -149,6 +161,14 @@ pub enum QuitChoice {
     Cancel,
 }
 
+/// A stop that waits for its confirmation: of this node, whatever is on screen by then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopping {
+    pub node: usize,
+    pub name: CleanText,
+    pub typed: String,
+}
+
 /// Whose nodes a console shows, and what it may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hosting {
@@ -157,6 +177,8 @@ pub enum Hosting {
     Own,
     /// Of others, to look at.
     View,
+    /// What was recorded of one.
+    Replay,
     /// Of others, with orders.
     Operate,
 }
@@ -185,9 +207,17 @@ pub struct State {
     pub detail: Option<RowKey>,
     /// Filter being typed, for the focused list.
     pub input: Option<String>,
+    /// The palette, while it is open.
+    pub palette: Option<Palette>,
     pub dialog: Option<QuitChoice>,
+    /// The name being typed to confirm that a node is stopped, and that node.
+    pub stopping: Option<Stopping>,
     /// Least level the log shows.
     pub level: LogLevel,
+    /// Whether the focused pane has the whole screen.
+    pub zoomed: bool,
+    /// Alerts the operator has acknowledged, by node, time and text; the oldest go first.
+    pub acknowledged: VecDeque<(usize, u64, String)>,
     /// Whether the log shows the records of every node of the process.
     pub all_nodes: bool,
     pub node: usize,
@@ -215,13 +245,35 @@ impl State {
             lists: std::array::from_fn(|_| ListState::default()),
             detail: None,
             input: None,
+            palette: None,
             dialog: None,
+            stopping: None,
             level: LogLevel::Info,
+            zoomed: false,
+            acknowledged: VecDeque::new(),
             all_nodes: false,
             node: 0,
             live: Data { nodes, ..Data::default() },
             frozen: None,
             notice: None,
+        }
+    }
+
+    /// Whether the operator has acknowledged an alert of the node on screen.
+    pub fn is_acknowledged(&self, alert: &AlertInfo) -> bool {
+        self.acknowledged.iter().any(|(node, time_ms, text)| {
+            *node == self.node && *time_ms == alert.time_ms && text == alert.text.as_str()
+        })
+    }
+
+    /// Acknowledges an alert of the node on screen.
+    pub fn acknowledge(&mut self, time_ms: u64, text: String) {
+        let entry = (self.node, time_ms, text);
+        if !self.acknowledged.contains(&entry) {
+            self.acknowledged.push_back(entry);
+        }
+        if self.acknowledged.len() > ACKNOWLEDGED_MAX {
+            self.acknowledged.pop_front();
         }
     }
 
@@ -269,7 +321,7 @@ impl State {
 
     /// Whether the operator may stop the node from here.
     pub fn can_stop(&self) -> bool {
-        self.hosting != Hosting::View
+        matches!(self.hosting, Hosting::Own | Hosting::Operate)
     }
 
     /// State of a list.
@@ -292,6 +344,7 @@ impl State {
             Context::Lists => list.is_some(),
             Context::Tables => list.is_some_and(|list| list.sortable() > 0),
             Context::Logs => self.screen == Screen::Logs,
+            Context::Alerts => list == Some(ListId::Alerts),
             Context::SeveralNodes => self.live.nodes.len() > 1,
             Context::Detachable => self.can_detach,
         }

@@ -159,6 +159,13 @@ impl Terminal {
         self.clear = true;
     }
 
+    /// Hands `text` to the clipboard of the terminal (OSC 52), which may refuse it. A terminal that is gone shows in the
+    /// next frame.
+    pub fn copy(&mut self, text: &str) {
+        let sequence = format!("\x1b]52;c;{}\x07", base64(text.as_bytes()));
+        let _ = self.write(sequence.as_bytes());
+    }
+
     /// Paint everything in the next frame.
     pub fn forget(&mut self) {
         self.clear = true;
@@ -268,6 +275,22 @@ impl Guard {
         let _ = self.write(LEAVE, RESTORE_STALL, &AtomicBool::new(false));
         let _ = rustix::termios::tcsetattr(&self.fd, OptionalActions::Now, &self.saved);
     }
+}
+
+/// `bytes` as terminals take them (RFC 4648).
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for part in bytes.chunks(3) {
+        let at = |index: usize| u32::from(part.get(index).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for digit in 0..4 {
+            let value = (bits >> (18 - 6 * digit)) & 63;
+            let shown = DIGITS.get(value as usize).copied().unwrap_or(b'=');
+            text.push(if digit <= part.len() { char::from(shown) } else { '=' });
+        }
+    }
+    text
 }
 
 /// Whether a panic of `panicking` is the console's own.

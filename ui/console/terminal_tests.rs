@@ -138,3 +138,12 @@ fn only_the_console_thread_s_panics_are_its_own() {
     let there = std::thread::spawn(|| std::thread::current().id()).join().unwrap();
     assert!(is_own_panic(here, here) && !is_own_panic(here, there));
 }
+
+#[test]
+fn what_is_copied_is_encoded_as_terminals_expect() {
+    for (text, expected) in
+        [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy"), ("ü>", "w7w+")]
+    {
+        assert_eq!(super::base64(text.as_bytes()), expected);
+    }
+}

@@ -18,7 +18,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use std::sync::Arc;
 
-fn press(state: &mut State, code: KeyCode) -> Vec<Command> {
+pub fn press(state: &mut State, code: KeyCode) -> Vec<Command> {
     update(state, Message::Key(KeyEvent::new(code, KeyModifiers::NONE)))
 }
 
@@ -28,7 +28,7 @@ fn type_text(state: &mut State, text: &str) {
     }
 }
 
-fn draw(state: &State, width: u16, height: u16) -> String {
+pub fn draw(state: &State, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal.draw(|frame| view(state, frame.area(), frame.buffer_mut())).unwrap();
     let lines = terminal.backend().to_string();
@@ -36,15 +36,17 @@ fn draw(state: &State, width: u16, height: u16) -> String {
     lines.lines().map(|line| line.trim_matches('"').trim_end()).collect::<Vec<_>>().join("\n")
 }
 
-const SIZES: [(u16, u16); 3] = [(40, 10), (80, 24), (160, 48)];
+pub const SIZES: [(u16, u16); 3] = [(40, 10), (80, 24), (160, 48)];
 
-const SCREENS: [(char, &str); 7] = [
+pub const SCREENS: [(char, &str); 9] = [
+    ('0', "fleet"),
     ('1', "overview"),
     ('2', "votes"),
     ('3', "peers"),
     ('4', "pool"),
     ('5', "chain"),
     ('8', "logs"),
+    ('9', "host"),
     ('?', "help"),
 ];
 
@@ -178,7 +180,7 @@ fn leaving_takes_a_deliberate_choice() {
 
     update(&mut state, Message::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)));
     assert!(press(&mut state, KeyCode::Char('s')).is_empty());
-    assert_eq!(press(&mut state, KeyCode::Enter), [Command::Leave(Leaving::Stop)]);
+    assert_eq!(press(&mut state, KeyCode::Enter), [Command::Leave(Leaving::Stop(0))]);
 
     // Detaching is offered only where the caller can run on.
     press(&mut state, KeyCode::Char('q'));
@@ -205,8 +207,25 @@ fn an_attached_console_offers_what_it_may_and_shows_how_it_stands() {
     state.hosting = Hosting::Operate;
     press(&mut state, KeyCode::Char('q'));
     press(&mut state, KeyCode::Char('s'));
-    assert_eq!(press(&mut state, KeyCode::Enter), [Command::Leave(Leaving::Stop)]);
-    let lost = LinkState::Lost("the connection was closed".into());
+    assert!(press(&mut state, KeyCode::Enter).is_empty());
+    insta::assert_snapshot!("stop_by_name", draw(&state, 80, 24));
+    // What is meant is what was on screen when it was asked for.
+    state.node = 1;
+    assert!(update(&mut state, Message::Pasted).is_empty());
+    type_text(&mut state, "node-1");
+    assert_eq!(press(&mut state, KeyCode::Enter), [Command::Leave(Leaving::Stop(0))]);
+    state.node = 0;
+    for wrong in ["", "node-2"] {
+        press(&mut state, KeyCode::Char('q'));
+        press(&mut state, KeyCode::Char('s'));
+        press(&mut state, KeyCode::Enter);
+        type_text(&mut state, wrong);
+        assert!(press(&mut state, KeyCode::Enter).is_empty());
+        assert_eq!((state.stopping.take(), state.dialog), (None, None));
+        assert!(state.notice.is_some());
+        press(&mut state, KeyCode::Esc);
+    }
+    let lost = LinkState::Lost("the connection was closed; trying again".into());
     update(&mut state, Message::Link { node: 0, state: lost });
     update(&mut state, Message::Now(NOW_MS + 60_000));
     let drawn = draw(&state, 80, 24);
@@ -383,7 +402,7 @@ fn node_keys_switch_the_node_and_drop_its_detail() {
 fn keys() -> impl Strategy<Value = KeyEvent> {
     let code = prop_oneof![
         8 => any::<char>().prop_map(KeyCode::Char),
-        20 => prop_oneof![Just('1'), Just('2'), Just('3'), Just('4'), Just('5'), Just('8'), Just('?'), Just('q'),
+        20 => prop_oneof![Just('1'), Just('2'), Just('3'), Just('4'), Just('5'), Just('8'), Just('9'), Just('0'), Just('z'), Just(':'), Just('y'), Just('a'), Just('A'), Just('?'), Just('q'),
             Just('/'), Just('j'), Just('k'), Just('G'), Just('g'), Just('s'), Just('S'), Just('t'), Just(' '),
             Just('['), Just(']'), Just('+'), Just('-'), Just('h'), Just('l')]
             .prop_map(KeyCode::Char),
@@ -457,15 +476,15 @@ fn the_log_is_of_the_node_on_screen_until_all_nodes_are_asked_for() {
         press(&mut state, KeyCode::Char(']'));
         assert_eq!(owned(&state, "node-1"), 0);
         assert!(state.records().count() > 0, "records of the process stay");
-        press(&mut state, KeyCode::Char('a'));
+        press(&mut state, KeyCode::Char('A'));
         assert_eq!(
             (owned(&state, "node-1"), state.records().count()),
             (own, state.shown().logs.all().count())
         );
-        press(&mut state, KeyCode::Char('a'));
+        press(&mut state, KeyCode::Char('A'));
     }
     press(&mut state, KeyCode::Char('8'));
-    press(&mut state, KeyCode::Char('a'));
+    press(&mut state, KeyCode::Char('A'));
     press(&mut state, KeyCode::Char('g'));
     let text = draw(&state, 120, 30);
     assert!(text.contains("Log of all nodes") && text.contains("node=node-1"), "{text}");

@@ -1,7 +1,8 @@
 //! `update(&mut State, Message) -> Vec<Command>`: every change of the console's state.
 
 use crate::console::message::{Command, Leaving, Message};
-use crate::console::state::{FILTER_CHARS_MAX, Hosting, ListId, QuitChoice, RowKey, State};
+use crate::console::palette::{self, Palette};
+use crate::console::state::{FILTER_CHARS_MAX, Hosting, ListId, QuitChoice, RowKey, State, Stopping};
 use crate::keymap::{Action, Screen, lookup};
 use crate::screens;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -11,6 +12,8 @@ use masternode::telemetry::log::LogLevel;
 const PAGE_ROWS: usize = 10;
 /// Columns of one step to the side in the log.
 const SIDE_COLUMNS: usize = 8;
+/// Characters copied at once: terminals bound what they take.
+const COPY_CHARS_MAX: usize = 4_096;
 /// Farthest the log scrolls to the right.
 const SIDE_COLUMNS_MAX: usize = 4096;
 
@@ -44,8 +47,14 @@ pub fn update(state: &mut State, message: Message) -> Vec<Command> {
 
 fn on_key(state: &mut State, key: KeyEvent) -> Vec<Command> {
     state.notice = None;
+    if let Some(stopping) = state.stopping.take() {
+        return on_stopping_key(state, stopping, key);
+    }
     if let Some(choice) = state.dialog {
         return on_dialog_key(state, choice, key);
+    }
+    if state.palette.is_some() && !is_control(key, 'c') {
+        return palette::on_key(state, key);
     }
     if state.input.is_some() && !is_control(key, 'c') {
         on_filter_key(state, key);
@@ -61,7 +70,9 @@ fn is_control(key: KeyEvent, letter: char) -> bool {
 
 /// The buttons of the question on leaving, in order.
 pub fn quit_choices(state: &State) -> &'static [QuitChoice] {
-    match (state.can_detach, state.can_stop()) {
+    // On the fleet no node is the one that is meant.
+    let names_one = state.screen != Screen::Fleet || state.hosting == Hosting::Own;
+    match (state.can_detach, state.can_stop() && names_one) {
         (true, true) => &[QuitChoice::Detach, QuitChoice::Stop, QuitChoice::Cancel],
         (true, false) => &[QuitChoice::Detach, QuitChoice::Cancel],
         (false, _) => &[QuitChoice::Stop, QuitChoice::Cancel],
@@ -88,7 +99,7 @@ fn on_dialog_key(state: &mut State, choice: QuitChoice, key: KeyEvent) -> Vec<Co
             state.dialog = None;
             return match choice {
                 QuitChoice::Detach => vec![Command::Leave(Leaving::Detach)],
-                QuitChoice::Stop => vec![Command::Leave(Leaving::Stop)],
+                QuitChoice::Stop => confirm_stop(state),
                 QuitChoice::Cancel => Vec::new(),
             };
         }
@@ -97,6 +108,44 @@ fn on_dialog_key(state: &mut State, choice: QuitChoice, key: KeyEvent) -> Vec<Co
     if moved.is_some() {
         state.dialog = moved;
     }
+    Vec::new()
+}
+
+/// A node that serves a network is stopped by its name, so that a habit of the fingers cannot do it. Those of a devnet, and
+/// one that has not come up, are not.
+fn confirm_stop(state: &mut State) -> Vec<Command> {
+    let of_devnet = state.hosting == Hosting::Own && state.live.nodes.len() > 1;
+    match state.snapshot() {
+        Some(snapshot) if !of_devnet => {
+            let name = snapshot.node.name.clone();
+            state.stopping = Some(Stopping { node: state.node, name, typed: String::new() });
+            Vec::new()
+        }
+        _ => vec![Command::Leave(Leaving::Stop(state.node))],
+    }
+}
+
+fn on_stopping_key(state: &mut State, mut stopping: Stopping, key: KeyEvent) -> Vec<Command> {
+    match key.code {
+        KeyCode::Esc => return Vec::new(),
+        KeyCode::Enter if stopping.typed == stopping.name.as_str() => {
+            return vec![Command::Leave(Leaving::Stop(stopping.node))];
+        }
+        KeyCode::Enter => {
+            state.notice = Some(format!("not stopped: `{}` is not its name", stopping.typed));
+            return Vec::new();
+        }
+        KeyCode::Backspace => drop(stopping.typed.pop()),
+        KeyCode::Char(character)
+            if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
+                && stopping.typed.chars().count() < FILTER_CHARS_MAX =>
+        {
+            stopping.typed.push(character);
+        }
+        _ if is_control(key, 'c') => return Vec::new(),
+        _ => {}
+    }
+    state.stopping = Some(stopping);
     Vec::new()
 }
 
@@ -127,7 +176,8 @@ fn on_filter_key(state: &mut State, key: KeyEvent) {
     }
 }
 
-fn act(state: &mut State, action: Action) -> Vec<Command> {
+/// Does what a row of the registry means.
+pub fn act(state: &mut State, action: Action) -> Vec<Command> {
     match action {
         Action::Show(screen) => show(state, screen),
         Action::NextPane => move_focus(state, 1),
@@ -159,6 +209,10 @@ fn act(state: &mut State, action: Action) -> Vec<Command> {
         Action::Freeze => {
             state.frozen = if state.frozen.is_some() { None } else { Some(Box::new(state.live.clone())) };
         }
+        Action::Palette => state.palette = Some(Palette::default()),
+        Action::Zoom => state.zoomed = !state.zoomed,
+        Action::Copy => return copy(state),
+        Action::Acknowledge => acknowledge(state),
         Action::PreviousNode => switch_node(state, state.node.checked_sub(1)),
         Action::NextNode => switch_node(state, Some(state.node + 1)),
         Action::AllNodes => all_nodes(state),
@@ -169,7 +223,10 @@ fn act(state: &mut State, action: Action) -> Vec<Command> {
         }
         Action::Repaint => return vec![Command::Repaint],
         Action::Detach => return vec![Command::Leave(Leaving::Detach)],
-        Action::Quit => state.dialog = Some(QuitChoice::Cancel),
+        Action::Quit => {
+            state.palette = None;
+            state.dialog = Some(QuitChoice::Cancel);
+        }
         Action::Suspend if state.hosting != Hosting::Own => return vec![Command::Suspend],
         Action::Suspend => {
             state.notice = Some("not suspended: the node has to keep voting; q leaves".to_owned());
@@ -178,7 +235,8 @@ fn act(state: &mut State, action: Action) -> Vec<Command> {
     Vec::new()
 }
 
-fn show(state: &mut State, screen: Screen) {
+/// Goes to a screen.
+pub fn show(state: &mut State, screen: Screen) {
     if screen == Screen::Help {
         if state.screen == Screen::Help {
             return back(state);
@@ -196,6 +254,8 @@ fn back(state: &mut State) {
     } else if state.screen == Screen::Help {
         state.screen = state.before_help;
         state.focus = 0;
+    } else if state.zoomed {
+        state.zoomed = false;
     } else if let Some(list) = state.focused_list().and_then(|list| state.list_mut(list))
         && !list.filter.is_empty()
     {
@@ -266,10 +326,61 @@ fn open(state: &mut State) {
     let Some(list) = state.focused_list().filter(|list| *list != ListId::Help) else { return };
     let keys = screens::keys(state, list);
     let at = position(state, list, &keys);
+    if let Some(RowKey::Node(node)) = keys.get(at) {
+        switch_node(state, Some(*node));
+        return show(state, Screen::Overview);
+    }
     state.detail = keys.get(at).cloned();
     if let Some(cursor) = state.list_mut(list) {
         cursor.selected = keys.get(at).cloned();
         cursor.index = at;
+    }
+}
+
+/// What a row is called elsewhere: for commands, explorers and other people.
+fn copy(state: &mut State) -> Vec<Command> {
+    let Some(list) = state.focused_list() else { return Vec::new() };
+    let keys = screens::keys(state, list);
+    let Some(key) = keys.get(position(state, list, &keys)) else { return Vec::new() };
+    let text = match key {
+        RowKey::Peer(id) => id.clone(),
+        RowKey::Transaction(txid) | RowKey::Rejection(txid) => txid.to_string(),
+        RowKey::Height(height) => height.to_string(),
+        RowKey::Alert(_, text) => text.clone(),
+        RowKey::Node(node) => {
+            state.live.nodes.get(*node).map(|node| node.name.to_string()).unwrap_or_default()
+        }
+        RowKey::Member(voter) => {
+            let members = state.snapshot().map_or(&[][..], |snapshot| &snapshot.members);
+            let found = members.iter().find(|member| member.voter == *voter);
+            found.map(|member| member.vote_key.to_string()).unwrap_or_default()
+        }
+        RowKey::Number(number) => copied_record(state, list, *number),
+    };
+    let shown: String = text.chars().take(40).collect();
+    state.notice = Some(format!("copied {shown}, if the terminal lets programs do that"));
+    vec![Command::Copy(text.chars().take(COPY_CHARS_MAX).collect())]
+}
+
+fn copied_record(state: &State, list: ListId, number: u64) -> String {
+    if list == ListId::Stream {
+        let events = state.node_data().map(|node| &node.stream);
+        let found = events.and_then(|events| events.iter().find(|event| event.sequence == number));
+        return found.map(|event| screens::votes::describe(&event.kind).1).unwrap_or_default();
+    }
+    let found = state.shown().logs.all().find(|line| line.number == number);
+    found.map(|line| screens::logs::text(&line.record)).unwrap_or_default()
+}
+
+/// Acknowledges the selected alert and goes on to the next.
+fn acknowledge(state: &mut State) {
+    let keys = screens::keys(state, ListId::Alerts);
+    if let Some(RowKey::Alert(time_ms, text)) = keys.get(position(state, ListId::Alerts, &keys)).cloned() {
+        state.acknowledge(time_ms, text);
+        if let Some(list) = state.list_mut(ListId::Alerts) {
+            list.selected = None;
+            list.index = 0;
+        }
     }
 }
 
@@ -301,7 +412,8 @@ fn all_nodes(state: &mut State) {
     state.notice = Some(format!("log of {whose}"));
 }
 
-fn switch_node(state: &mut State, node: Option<usize>) {
+/// Shows another node, if there is one of that number.
+pub fn switch_node(state: &mut State, node: Option<usize>) {
     let Some(node) = node.filter(|node| *node < state.live.nodes.len()) else { return };
     if node == state.node {
         return;

@@ -4,13 +4,14 @@
 //! size needed.
 
 use crate::console::source::LinkState;
-use crate::console::state::{Hosting, QuitChoice, STALE_MS, State};
+use crate::console::state::{Hosting, ListId, QuitChoice, STALE_MS, State, Stopping};
 use crate::console::update::quit_choices;
 use crate::keymap::Screen;
 use crate::screens;
 use crate::theme::roles::{Glyph, Role};
 use crate::widgets::format::{age, cells, clock, count, fit};
 use crate::widgets::pane::Canvas;
+use masternode::telemetry::event::AlertLevel;
 use masternode::telemetry::snapshot::NodeState;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -34,8 +35,14 @@ pub fn view(state: &State, area: Rect, buffer: &mut Buffer) {
         let body = Rect { y: area.y + 2, height: area.height - 3, ..area };
         screens::draw(&mut canvas.part(body), state);
         footer(&mut canvas.part(Rect { y: area.bottom() - 1, height: 1, ..area }), state);
+        if let Some(palette) = &state.palette {
+            screens::palette::draw(&mut canvas, state, palette);
+        }
         if let Some(choice) = state.dialog {
             dialog(&mut canvas, state, choice);
+        }
+        if let Some(stopping) = &state.stopping {
+            confirmation(&mut canvas, state, stopping);
         }
     }
     if look.ascii {
@@ -96,6 +103,35 @@ fn status_line(canvas: &mut Canvas<'_>, state: &State) {
     }
 }
 
+/// What stands at the right of the header, each with its importance.
+fn standing(canvas: &Canvas<'_>, state: &State) -> Vec<(u8, Span<'static>)> {
+    let mut right = Vec::new();
+    let alerts = state.snapshot().map_or(&[][..], |snapshot| &snapshot.alerts);
+    let open =
+        alerts.iter().filter(|alert| alert.level > AlertLevel::Notice && !state.is_acknowledged(alert));
+    let open = open.count();
+    if open > 0 {
+        let text = format!("{open} alert{} ", if open == 1 { "" } else { "s" });
+        right.push((2, canvas.span(text, Role::Bad)));
+    }
+    match (state.node_data().map(|node| &node.link), state.hosting) {
+        (Some(LinkState::Lost(_)), _) => right.push((4, canvas.span("NOT CONNECTED ", Role::Bad))),
+        (Some(LinkState::Connecting), _) => right.push((4, canvas.span("CONNECTING ", Role::Info))),
+        (_, Hosting::Replay) => right.push((3, canvas.span("REPLAY ", Role::Info))),
+        (_, Hosting::View) => right.push((3, canvas.span("VIEW ", Role::Info))),
+        (_, Hosting::Operate) => right.push((3, canvas.span("OPERATE ", Role::Warn))),
+        (_, Hosting::Own) => {}
+    }
+    let (events, logs) = state.held_back();
+    if state.frozen.is_some() {
+        right.push((4, canvas.span(format!("FROZEN +{} new ", count(events + logs)), Role::Warn)));
+    } else if !is_lost(state) && state.snapshot().is_some() && state.data_age_ms() > STALE_MS {
+        right.push((4, canvas.span(format!("NO DATA FOR {} ", age(state.data_age_ms())), Role::Bad)));
+    }
+    right.push((1, canvas.span(format!("{} UTC ", clock(state.now_ms)), Role::Header)));
+    right
+}
+
 fn is_lost(state: &State) -> bool {
     state.node_data().is_some_and(|node| matches!(node.link, LinkState::Lost(_)))
 }
@@ -119,31 +155,19 @@ fn header(canvas: &mut Canvas<'_>, state: &State) {
         spans.push(canvas.span(format!("  height {}", count(snapshot.chain.height)), Role::Header));
     }
     let left = Line::from(spans);
-    let mut right = Vec::new();
-    match (state.node_data().map(|node| &node.link), state.hosting) {
-        (Some(LinkState::Lost(_)), _) => right.push(on_header(canvas.span("NOT CONNECTED ", Role::Bad))),
-        (Some(LinkState::Connecting), _) => right.push(on_header(canvas.span("CONNECTING ", Role::Info))),
-        (_, Hosting::View) => right.push(on_header(canvas.span("VIEW ", Role::Info))),
-        (_, Hosting::Operate) => right.push(on_header(canvas.span("OPERATE ", Role::Warn))),
-        (_, Hosting::Own) => {}
+    let mut right = standing(canvas, state);
+    let width = |right: &[(u8, Span<'static>)]| right.iter().map(|(_, span)| span.width()).sum::<usize>();
+    // Where there is no room the least important goes.
+    while left.width() + width(&right) >= canvas.width() {
+        let least = right.iter().map(|(importance, _)| *importance).min();
+        let Some(least) = least else { break };
+        right.retain(|(importance, _)| *importance != least);
     }
-    let (events, logs) = state.held_back();
-    if state.frozen.is_some() {
-        right.push(on_header(canvas.span(format!("FROZEN +{} new ", count(events + logs)), Role::Warn)));
-    } else if !is_lost(state) && state.snapshot().is_some() && state.data_age_ms() > STALE_MS {
-        let text = format!("NO DATA FOR {} ", age(state.data_age_ms()));
-        right.push(on_header(canvas.span(text, Role::Bad)));
-    }
-    right.push(canvas.span(format!("{} UTC ", clock(state.now_ms)), Role::Header));
-    let right = Line::from(right);
-    let room = canvas.width();
-    if left.width() + right.width() < room {
-        canvas.line_right(0, &right);
-    } else if state.frozen.is_some()
-        && let Some(first) = right.spans.first()
-    {
-        canvas.line_right(0, &Line::from(first.clone()));
-    }
+    let right = right.into_iter().map(|(_, mut span)| {
+        span.style.bg = style.bg;
+        span
+    });
+    canvas.line_right(0, &right.collect::<Line<'static>>());
     canvas.line(0, &left);
     tabs(canvas, state);
 }
@@ -155,7 +179,7 @@ fn tabs(canvas: &mut Canvas<'_>, state: &State) {
         let total = state.live.nodes.len();
         nodes.push(canvas.span("node ", Role::Dim));
         // A narrow screen has no room for all of them.
-        let narrow = canvas.width() < 60;
+        let narrow = canvas.width() < 60 || total > 8;
         if narrow {
             nodes.push(canvas.span(format!("{}/{total}", state.node + 1), Role::Text));
         }
@@ -166,9 +190,11 @@ fn tabs(canvas: &mut Canvas<'_>, state: &State) {
     }
     let nodes = Line::from(nodes);
     let room = canvas.width().saturating_sub(nodes.width() + usize::from(nodes.width() > 0));
-    let names_width: usize = Screen::ALL.iter().map(|screen| cells(screen.tab().1) + 3).sum();
+    let several = state.live.nodes.len() > 1;
+    let screens = || Screen::ALL.into_iter().filter(|screen| several || *screen != Screen::Fleet);
+    let names_width: usize = screens().map(|screen| cells(screen.tab().1) + 3).sum();
     let mut spans = Vec::new();
-    for screen in Screen::ALL {
+    for screen in screens() {
         let (key, name) = screen.tab();
         let current = screen == state.screen;
         let role = if current { Role::Selection } else { Role::Text };
@@ -202,7 +228,7 @@ fn footer(canvas: &mut Canvas<'_>, state: &State) {
         return;
     }
     if let Some(LinkState::Lost(reason)) = state.node_data().map(|node| &node.link) {
-        let line = Line::from(canvas.span(format!(" {reason}; trying again  q leave"), Role::Bad));
+        let line = Line::from(canvas.span(format!(" {reason}  q leave"), Role::Bad));
         canvas.line(0, &line);
         return;
     }
@@ -223,7 +249,10 @@ fn footer(canvas: &mut Canvas<'_>, state: &State) {
     if state.screen == Screen::Logs {
         hints.extend([("+/-", "level"), ("G", "follow")]);
     }
-    if state.screen == Screen::Votes || state.screen == Screen::Pool {
+    if state.focused_list() == Some(ListId::Alerts) {
+        hints.push(("a", "acknowledge"));
+    }
+    if state.screen == Screen::Host || state.screen == Screen::Votes || state.screen == Screen::Pool {
         hints.push(("Tab", "pane"));
     }
     if state.live.nodes.len() > 1 {
@@ -247,6 +276,9 @@ fn footer(canvas: &mut Canvas<'_>, state: &State) {
 
 /// What leaving means for the network, in one or two lines.
 fn consequences(state: &State) -> Vec<(String, Role)> {
+    if state.hosting == Hosting::Replay {
+        return vec![("A recording; no node is touched.".to_owned(), Role::Text)];
+    }
     if !state.can_stop() {
         let text = "This console only views; `attach --operate` can stop the node.";
         return vec![(text.to_owned(), Role::Text)];
@@ -255,7 +287,7 @@ fn consequences(state: &State) -> Vec<(String, Role)> {
         return vec![("The node is still starting.".to_owned(), Role::Dim)];
     };
     let nodes = state.live.nodes.len();
-    if nodes > 1 {
+    if nodes > 1 && state.hosting == Hosting::Own {
         return vec![(format!("All {nodes} nodes run in this program and stop with it."), Role::Text)];
     }
     let own = snapshot.members.iter().find(|member| member.own).map_or(0, |member| member.weight);
@@ -281,7 +313,7 @@ fn consequences(state: &State) -> Vec<(String, Role)> {
 }
 
 fn dialog(canvas: &mut Canvas<'_>, state: &State, choice: QuitChoice) {
-    let several = state.live.nodes.len() > 1;
+    let several = state.live.nodes.len() > 1 && state.hosting == Hosting::Own;
     let mut buttons = Vec::new();
     for option in quit_choices(state) {
         let text = match option {
@@ -304,6 +336,27 @@ fn dialog(canvas: &mut Canvas<'_>, state: &State, choice: QuitChoice) {
     lines.push(Line::default());
     lines.push(Line::from(buttons));
     lines.push(Line::from(canvas.span("arrows choose, Enter confirms, Esc cancels", Role::Dim)));
+    boxed(canvas, "Leave?", &lines);
+}
+
+/// Asks for the name of the node that is to be stopped.
+fn confirmation(canvas: &mut Canvas<'_>, state: &State, stopping: &Stopping) {
+    let mut lines: Vec<Line<'static>> =
+        consequences(state).into_iter().map(|(text, role)| Line::from(canvas.span(text, role))).collect();
+    lines.push(Line::default());
+    lines.push(Line::from(vec![
+        canvas.span("To stop it type its name, ", Role::Text),
+        canvas.span(stopping.name.to_string(), Role::Strong),
+        canvas.span(": ", Role::Text),
+        canvas.span(stopping.typed.clone(), Role::Strong),
+        canvas.glyph(Glyph::Cursor, Role::Strong),
+    ]));
+    lines.push(Line::from(canvas.span("Enter stops it, Esc cancels", Role::Dim)));
+    boxed(canvas, "Stop the node?", &lines);
+}
+
+/// Lines in a box in the middle.
+fn boxed(canvas: &mut Canvas<'_>, title: &str, lines: &[Line<'static>]) {
     let widest = lines.iter().map(Line::width).max().unwrap_or(0);
     let width = u16::try_from(widest + 4).unwrap_or(u16::MAX).min(canvas.area.width);
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(canvas.area.height);
@@ -315,7 +368,7 @@ fn dialog(canvas: &mut Canvas<'_>, state: &State, choice: QuitChoice) {
     };
     let mut part = canvas.part(area);
     part.clear();
-    let mut inner = part.pane("Leave?", "", true);
+    let mut inner = part.pane(title, "", true);
     for (row, line) in lines.iter().enumerate() {
         inner.line(row, line);
     }

@@ -6,7 +6,7 @@ use crate::screens::{MARKS, chain, direction, mark, pool, votes};
 use crate::theme::roles::Role;
 use crate::widgets::format::{UNKNOWN, age, bytes, clock_precise, count, latency, money, offset};
 use crate::widgets::pane::Canvas;
-use masternode::telemetry::snapshot::{PeerInfo, Snapshot};
+use masternode::telemetry::snapshot::{AlertInfo, PeerInfo, Snapshot};
 use ratatui::text::Line;
 
 /// A name and its value; the value may be a finished line.
@@ -38,6 +38,9 @@ pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
         }
         (RowKey::Height(height), Some(snapshot)) => checkpoint(canvas, snapshot, *height),
         (RowKey::Member(voter), Some(snapshot)) => member(canvas, snapshot, *voter),
+        // A node is opened, not described.
+        (RowKey::Node(_), _) => None,
+        (RowKey::Alert(time_ms, text), Some(snapshot)) => alert(state, snapshot, *time_ms, text),
     };
     let (title, fields) = found.unwrap_or_else(|| ("Detail", vec![field("gone", gone(key))]));
     let mut pane = canvas.pane(title, "j/k next row, Esc closes", true);
@@ -70,9 +73,24 @@ fn gone(key: &RowKey) -> String {
         RowKey::Rejection(_) => "this rejection is no longer remembered",
         RowKey::Height(_) => "this checkpoint is no longer among the newest",
         RowKey::Member(_) => "this member left the committee",
+        RowKey::Node(_) => "this node is not shown any more",
+        RowKey::Alert(..) => "this alert does not stand any more",
         RowKey::Number(_) => "this record is no longer in memory; the log files have it",
     };
     what.to_owned()
+}
+
+fn alert(state: &State, snapshot: &Snapshot, time_ms: u64, text: &str) -> Found {
+    let same = |alert: &&AlertInfo| alert.time_ms == time_ms && alert.text.as_str() == text;
+    let alert = snapshot.alerts.iter().find(same)?;
+    let seen = if state.is_acknowledged(alert) { "yes, on this console" } else { "no; a acknowledges it" };
+    let fields = vec![
+        field("level", format!("{:?}", alert.level).to_lowercase()),
+        field("since", format!("{} UTC", clock_precise(alert.time_ms))),
+        field("alert", alert.text.to_string()),
+        field("seen", seen),
+    ];
+    Some(("Alert", fields))
 }
 
 type Found = Option<(&'static str, Vec<Field>)>;

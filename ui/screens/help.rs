@@ -13,13 +13,14 @@ enum Row {
     Key(&'static Binding),
 }
 
-const CONTEXTS: [Context; 6] = [
+const CONTEXTS: [Context; 7] = [
     Context::Everywhere,
     Context::Detachable,
     Context::SeveralNodes,
     Context::Lists,
     Context::Tables,
     Context::Logs,
+    Context::Alerts,
 ];
 
 /// Keys of contexts that cannot occur in this console are left out.

@@ -4,9 +4,12 @@
 
 pub mod chain;
 pub mod detail;
+pub mod fleet;
 pub mod help;
+pub mod host;
 pub mod logs;
 pub mod overview;
+pub mod palette;
 pub mod peers;
 pub mod pool;
 pub mod starting;
@@ -26,6 +29,7 @@ use std::cmp::Ordering;
 pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
     match state.screen {
         Screen::Help => help::draw(canvas, state),
+        Screen::Fleet => fleet::draw(canvas, state),
         Screen::Logs if state.detail.is_none() => logs::draw(canvas, state),
         _ if state.snapshot().is_none() => starting::draw(canvas, state),
         _ if state.detail.is_some() => detail::draw(canvas, state),
@@ -34,6 +38,7 @@ pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
         Screen::Peers => peers::draw(canvas, state),
         Screen::Pool => pool::draw(canvas, state),
         Screen::Chain => chain::draw(canvas, state),
+        Screen::Host => host::draw(canvas, state),
         Screen::Logs => detail::draw(canvas, state),
     }
 }
@@ -52,6 +57,9 @@ pub fn keys(state: &State, list: ListId) -> Vec<RowKey> {
         ListId::Chain => chain::rows(state).iter().map(|block| RowKey::Height(block.height)).collect(),
         ListId::Logs => logs::rows(state).iter().map(|line| RowKey::Number(line.number)).collect(),
         ListId::Help => Vec::new(),
+        ListId::Fleet => fleet::rows(state).into_iter().map(RowKey::Node).collect(),
+        ListId::Alerts => host::alerts(state).into_iter().map(host::key).collect(),
+        ListId::Audit => host::audit(state).iter().map(|line| RowKey::Number(line.number)).collect(),
     }
 }
 

@@ -105,6 +105,12 @@ pub fn rejections(state: &State) -> Vec<&RejectionInfo> {
 pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
     let Some(snapshot) = state.snapshot() else { return };
     let area = canvas.area;
+    if state.zoomed {
+        return match state.focused_list() {
+            Some(ListId::Rejections) => refused(canvas, state, &snapshot.pool),
+            _ => entries(canvas, state, &snapshot.pool),
+        };
+    }
     let top = if area.height >= 18 { 8 } else { 0 };
     let bottom = if area.height >= 36 {
         12

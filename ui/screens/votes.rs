@@ -163,7 +163,7 @@ pub fn marks(canvas: &Canvas<'_>, member: &MemberInfo, width: usize) -> Line<'st
 pub fn draw(canvas: &mut Canvas<'_>, state: &State) {
     let Some(snapshot) = state.snapshot() else { return };
     let area = canvas.area;
-    if area.height < 14 {
+    if state.zoomed || area.height < 14 {
         // One of the three fits; Tab chooses.
         return match state.focused_list() {
             Some(ListId::Open) => meters(canvas, state, snapshot),

@@ -413,7 +413,9 @@ impl Machine {
             | Message::GetLinks { .. }
             | Message::Links { .. }
             | Message::GetHeaders { .. }
-            | Message::Headers(_) => {}
+            | Message::Headers(_)
+            // So is what peers tell of transactions they hand out.
+            | Message::Announce(_) => {}
         }
     }
 

@@ -3,6 +3,7 @@
 //! A connection that ends is tried again, sooner at first than later; what was known stays on screen and is called old.
 //! Everything that waits for the console is bounded: the newest is kept, and what was lost is counted.
 
+use crate::console::source::recording::Recorder;
 use crate::console::source::target::{AttachError, Closer, Stream, Target};
 use crate::console::source::{EVENTS_MAX, Events, LinkState, Source};
 use masternode::node::logging::ring::LogRing;
@@ -17,6 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -43,6 +45,7 @@ struct Link {
     manner: Manner,
     /// Whether its log records are marked with its name, as one of several.
     mark: bool,
+    recorder: Option<Mutex<Recorder>>,
     inbox: Mutex<Inbox>,
     changed: Condvar,
 }
@@ -74,19 +77,23 @@ pub struct Remote {
 pub struct Orders(Vec<Arc<Link>>);
 
 impl Remote {
-    /// A source for these nodes. Those with a connection already, `opened`, are shown at once.
+    /// A source for these nodes. Those with a connection already are shown at once; what the first one sends is recorded
+    /// if there is a recorder.
     ///
     /// # Errors
     /// When the system has no thread to give.
     pub fn start(
         targets: Vec<(Target, Option<(Stream, Host)>)>,
         manner: Manner,
+        recorder: Option<Recorder>,
     ) -> std::io::Result<(Self, Orders)> {
         let (mark, logs) = (targets.len() > 1, LogRing::default());
         let mut links = Vec::new();
+        let mut recorder = recorder.map(Mutex::new);
         for (target, opened) in targets {
             let inbox = Mutex::new(Inbox { state: LinkState::Connecting, ..Inbox::default() });
-            let link = Link { target, manner, mark, inbox, changed: Condvar::new() };
+            let recorder = recorder.take();
+            let link = Link { target, manner, mark, recorder, inbox, changed: Condvar::new() };
             let link = Arc::new(link);
             let (kept, ring) = (Arc::clone(&link), logs.clone());
             std::thread::Builder::new().name("link".to_owned()).spawn(move || keep(&kept, opened, &ring))?;
@@ -133,6 +140,11 @@ impl Orders {
         }
     }
 
+    /// What a node is called.
+    pub fn name(&self, node: usize) -> CleanText {
+        self.0.get(node).map(|link| link.inbox.lock().name(&link.target)).unwrap_or_default()
+    }
+
     /// Waits until the connection to a node has ended; returns whether it has.
     pub fn wait_gone(&self, node: usize, patience: Duration) -> bool {
         let Some(link) = self.0.get(node) else { return true };
@@ -173,14 +185,20 @@ fn keep(link: &Link, opened: Option<(Stream, Host)>, ring: &LogRing) {
             }
             Err(error) => error,
         };
+        // A recording is played once.
+        let again = !matches!(link.target, Target::Recording { .. });
+        let reason = if again { format!("{ended}; trying again") } else { ended.to_string() };
         let mut inbox = link.inbox.lock();
-        inbox.state = LinkState::Lost(CleanText::limited(&ended.to_string(), REASON_CHARS_MAX));
+        inbox.state = LinkState::Lost(CleanText::limited(&reason, REASON_CHARS_MAX));
         inbox.orders = None;
         let closer = inbox.closer.take();
         link.changed.notify_all();
         let until = Instant::now() + pause;
         // The end of ssh is waited for without the lock.
         parking_lot::MutexGuard::unlocked(&mut inbox, || drop(closer));
+        while !inbox.closed && !again {
+            link.changed.wait(&mut inbox);
+        }
         while !inbox.closed && !link.changed.wait_until(&mut inbox, until).timed_out() {}
         if inbox.closed {
             return;
@@ -215,7 +233,12 @@ impl Link {
         }
         let mut mirror = Mirror::default();
         loop {
-            match mirror::read_frame(&mut reader).and_then(|frame| mirror.take(&frame)) {
+            let frame = mirror::read_frame(&mut reader).inspect(|frame| {
+                if let Some(recorder) = &self.recorder {
+                    recorder.lock().add(frame);
+                }
+            });
+            match frame.and_then(|frame| mirror.take(&frame)) {
                 Ok(news) => self.take(news, ring),
                 Err(error) => return error.into(),
             }
@@ -309,6 +332,11 @@ impl Source for Remote {
 
     fn logs_since(&self, sequence: u64, max: usize) -> LogPage {
         self.logs.since(sequence, max)
+    }
+
+    fn now_ms(&self) -> Option<u64> {
+        let Target::Recording { playing, .. } = &self.links.first()?.target else { return None };
+        Some(playing.now_ms.load(Ordering::Relaxed)).filter(|now_ms| *now_ms > 0)
     }
 
     fn link(&self, node: usize) -> LinkState {

@@ -3,6 +3,7 @@
 //!
 //! Nothing listens on a network for this, and no secret passes through here: `ssh` asks on its terminal itself.
 
+use crate::console::source::recording::{self, Playing};
 use masternode::rpc::client::{self, ClientError};
 use masternode::rpc::mirror::{self, Host, MirrorError};
 use parking_lot::Mutex;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
@@ -27,7 +29,7 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 const WORDS_MAX: usize = 2_000;
 
 /// See the module.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Target {
     /// The node of a data directory.
     DataDir(PathBuf),
@@ -35,6 +37,8 @@ pub enum Target {
     Socket(PathBuf),
     /// A node on another machine; `program` is what `masternode` is called there.
     Ssh { at: SshTarget, program: String },
+    /// A recording, played so many times as fast.
+    Recording { path: PathBuf, speed: f64, playing: Playing },
 }
 
 /// `ssh://[USER@]HOST[:PORT][/DIR]`.
@@ -59,6 +63,8 @@ pub enum AttachError {
     Local(#[from] ClientError),
     #[error("cannot connect to {path}: {source}", path = path.display())]
     Socket { path: PathBuf, source: std::io::Error },
+    #[error("{path} cannot be played: {source}", path = path.display())]
+    Recording { path: PathBuf, source: std::io::Error },
     #[error("cannot start ssh: {0}; attaching to another machine needs the program `ssh`")]
     NoSsh(std::io::Error),
     #[error("ssh to {at} ended: {words}")]
@@ -158,7 +164,9 @@ impl SshTarget {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DataDir(path) | Self::Socket(path) => write!(f, "{}", path.display()),
+            Self::DataDir(path) | Self::Socket(path) | Self::Recording { path, .. } => {
+                write!(f, "{}", path.display())
+            }
             Self::Ssh { at, .. } => write!(f, "{at}"),
         }
     }
@@ -174,7 +182,13 @@ pub struct Stream {
 /// Ends a stream when dropped, whoever reads it.
 pub enum Closer {
     Socket(UnixStream),
-    Ssh { child: Child, words: Arc<Mutex<String>>, silent: Receiver<()> },
+    Ssh {
+        child: Child,
+        words: Arc<Mutex<String>>,
+        silent: Receiver<()>,
+    },
+    /// Tells the player that nobody watches any more.
+    Recording(Arc<AtomicBool>),
 }
 
 impl Closer {
@@ -195,6 +209,7 @@ impl Drop for Closer {
     fn drop(&mut self) {
         match self {
             Self::Socket(stream) => drop(stream.shutdown(Shutdown::Both)),
+            Self::Recording(over) => over.store(true, Ordering::Relaxed),
             Self::Ssh { child, .. } => {
                 let _already_gone = child.kill();
                 let _already_gone = child.wait();
@@ -204,6 +219,23 @@ impl Drop for Closer {
 }
 
 impl Target {
+    /// What an entry of `console.fleet` names: a far node, a socket or a data directory. `~` is the home of the operator.
+    ///
+    /// # Errors
+    /// [`NoTarget`].
+    pub fn of_fleet(text: &str, program: &str) -> Result<Self, NoTarget> {
+        if text.starts_with("ssh://") {
+            return Ok(Self::Ssh { at: text.parse()?, program: program.to_owned() });
+        }
+        let path = match (text.strip_prefix("~/"), std::env::var_os("HOME")) {
+            (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+            _ => PathBuf::from(text),
+        };
+        // A socket may not be there yet; by its name it is told from a directory.
+        let is_socket = path.extension().is_some_and(|extension| extension == "sock");
+        Ok(if is_socket { Self::Socket(path) } else { Self::DataDir(path) })
+    }
+
     /// Connects and attaches. Blocks; over `ssh` for as long as the operator takes to log in, unless `silent`.
     ///
     /// # Errors
@@ -214,6 +246,10 @@ impl Target {
             Self::Socket(path) => {
                 let failed = |source| AttachError::Socket { path: path.clone(), source };
                 local(UnixStream::connect(path).map_err(failed)?)?
+            }
+            Self::Recording { path, speed, playing } => {
+                let failed = |source| AttachError::Recording { path: path.clone(), source };
+                return recording::open(path, *speed, playing).map_err(failed);
             }
             Self::Ssh { at, program } => remote(at.command(program, operate, silent))?,
         };
