@@ -48,6 +48,18 @@ fn explains(daemons: &Daemons, dir: &str, parts: &[&str]) {
     });
 }
 
+/// Which of two processes with one key does not sign, once that is settled.
+fn stands_back<'a>(daemons: &Daemons, one: &'a str, other: &'a str) -> &'a str {
+    let states = |name: &str| Some(daemons.status(name)?["state"]["state"].as_str()?.to_owned());
+    until(&format!("{one} or {other} signs, and not both"), || {
+        match (states(one)?.as_str(), states(other)?.as_str()) {
+            ("not-signing", "signing") => Some(one),
+            ("signing", "not-signing") => Some(other),
+            _ => None,
+        }
+    })
+}
+
 /// The keys alone, in a new directory, while the original signs.
 fn cloned_key(daemons: &mut Daemons, victim: &str) {
     daemons.clone_keys(victim, "clone");
@@ -64,24 +76,37 @@ fn cloned_key(daemons: &mut Daemons, victim: &str) {
 
 /// A copy of the whole directory beside the original: the original signs on; when it is stopped the copy
 /// takes over, and the original stands back when it is started again.
+///
+/// On a machine so busy that the original, just started, is silent for a whole era, the copy takes over at
+/// once: then it is the original that says so.
 fn copied_directory(daemons: &mut Daemons, victim: &str) {
     daemons.stop(victim);
     daemons.copy(victim, "copy");
     daemons.start(victim);
     daemons.until_state(victim, "signing");
     daemons.start("copy");
-    explains(daemons, "copy", &["another process signs with this key", "is a copy of another one"]);
-    daemons.alerts(victim, "holds the vote key of this node");
-    daemons.two_more_blocks();
-    assert_eq!(daemons.votes_sent("copy"), 0);
-    daemons.until_state(victim, "signing");
-    daemons.stop(victim);
-    daemons.until_state("copy", "signing");
-    daemons.start(victim);
+    let in_order = stands_back(daemons, "copy", victim) == "copy";
+    if in_order {
+        explains(daemons, "copy", &["another process signs with this key", "is a copy of another one"]);
+        daemons.alerts(victim, "holds the vote key of this node");
+        daemons.two_more_blocks();
+        assert_eq!(daemons.votes_sent("copy"), 0);
+        daemons.until_state(victim, "signing");
+        daemons.stop(victim);
+        daemons.until_state("copy", "signing");
+        daemons.start(victim);
+    } else {
+        println!("the original was silent for an era: the copy took over before it was stopped");
+    }
     explains(daemons, victim, &["resume"]);
+    daemons.alerts("copy", "holds the vote key of this node");
     daemons.two_more_blocks();
     daemons.until_state("copy", "signing");
-    assert_eq!(daemons.votes_sent(victim), 0);
+    // What it had signed before it stood back counts where it was not started anew.
+    let sent = daemons.votes_sent(victim);
+    assert!(!in_order || sent == 0, "{victim} has sent {sent} votes");
+    daemons.two_more_blocks();
+    assert_eq!(daemons.votes_sent(victim), sent);
     daemons.stop("copy");
     daemons.remove("copy");
     daemons.restart(victim);

@@ -1,6 +1,6 @@
 //! `masternode logs`: the viewer on a terminal, lines for pipes otherwise.
 
-use crate::cli::LogsArgs;
+use crate::cli::logs::LogsArgs;
 use crate::commands::{Failure, Outcome, locate, screen};
 use crate::review;
 use masternode::config::{Config, ConsoleConfig};

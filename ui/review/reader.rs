@@ -1,8 +1,9 @@
 //! Carries out what the viewer asks for: reads the lines that are to be on the screen.
 
 use crate::review::state::{Ask, Review};
+use masternode::tools::logs::blocks::Place;
 use masternode::tools::logs::filter::Filter;
-use masternode::tools::logs::pages::{Look, Pages, Place};
+use masternode::tools::logs::pages::{Look, Pages};
 use masternode::tools::logs::time::named;
 
 /// Shows the newest lines, or the screen that stands again: after a resize, or when more is known.

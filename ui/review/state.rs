@@ -3,8 +3,9 @@
 use crate::theme::Look;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use masternode::telemetry::log::LogLevel;
+use masternode::tools::logs::blocks::{Line, Place};
 use masternode::tools::logs::line::{Head, record};
-use masternode::tools::logs::pages::{Line, Place, Progress, Way};
+use masternode::tools::logs::pages::{Progress, Way};
 use std::collections::BTreeSet;
 
 /// Characters typed at a prompt.

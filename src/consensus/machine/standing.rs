@@ -25,6 +25,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Blocks until a `Resume` that nobody included expires and is made anew.
 const RESUME_EXPIRY_BLOCKS: u64 = 20;
+/// Quiet eras before a key is taken over while a connected peer has proven to hold it: a validator that runs, but is
+/// slow for a moment, may be counted in no certificate of an era.
+const QUIET_ERAS_WITH_TWIN: u32 = 3;
 
 /// Why a new data directory does not sign at once on a chain that has begun.
 const NEVER_SIGNED: &str = "nothing was ever signed from this data directory, but the chain has begun";
@@ -61,8 +64,8 @@ pub(super) struct KeyWatch {
     ahead: BTreeMap<PeerId, Status>,
     /// The era was entered when nobody was known to be ahead.
     is_live: bool,
-    /// A whole live era has passed without a message of the own key from elsewhere.
-    was_quiet: bool,
+    /// Whole live eras in a row without a message of the own key from elsewhere.
+    quiet_eras: u32,
     /// The last message of the own key that the log lacks, and the era it was seen in.
     sighted: Option<(u64, String)>,
     stage: Stage,
@@ -105,7 +108,7 @@ impl KeyWatch {
             heard: BTreeSet::new(),
             ahead: BTreeMap::new(),
             is_live: false,
-            was_quiet: false,
+            quiet_eras: 0,
             sighted: None,
             stage: Stage::Watching { height: 0 },
             resume: None,
@@ -201,7 +204,7 @@ impl Machine {
         self.key_watch.post = Post::Resuming { reason: reason.to_owned() };
         self.key_watch.is_new_network = false;
         self.key_watch.since.retain(Option::is_some);
-        (self.key_watch.was_quiet, self.key_watch.resume) = (false, None);
+        (self.key_watch.quiet_eras, self.key_watch.resume) = (0, None);
         self.key_watch.stage = Stage::Watching { height: self.context.height };
     }
 
@@ -257,11 +260,11 @@ impl Machine {
         let held = self.halted.is_some() || self.key_watch.held.is_some();
         let listens = self.key_watch.post == Post::Listening && !held && self.me.is_some();
         // A process with the same key and a log like this one's may be silent just now.
-        let twin = self.signer.as_ref().is_some_and(|signer| self.peers.holds(&signer.public()));
+        let twin = self.has_twin();
         if listens
             && (self.heard_weight() >= self.context.committee.quorum()
                 || self.has_bug(Bug::SignsBeforeListening))
-            && (!twin || self.key_watch.was_quiet)
+            && (!twin || self.key_watch.quiet_eras >= 1)
         {
             self.begin_signing(host);
         }
@@ -316,6 +319,17 @@ impl Machine {
         }
     }
 
+    /// Whether a connected peer has proven to hold the own vote key.
+    fn has_twin(&self) -> bool {
+        self.signer.as_ref().is_some_and(|signer| self.peers.holds(&signer.public()))
+    }
+
+    /// Whether the key has been silent for long enough to be taken over.
+    fn has_been_quiet(&self) -> bool {
+        let needed = if self.has_twin() { QUIET_ERAS_WITH_TWIN } else { 1 };
+        self.key_watch.quiet_eras >= needed
+    }
+
     /// A connection whose other end has proven to hold the own vote key.
     pub(super) fn notice_twin(&mut self, peer: PeerId, vote_key: Option<PublicKey>) {
         if vote_key.is_some() && vote_key == self.signer.as_ref().map(|signer| signer.public()) {
@@ -368,7 +382,8 @@ impl Machine {
         let Some(key) = self.signer.as_ref().map(|signer| signer.public()) else { return };
         let ended = self.context.height.saturating_sub(1);
         let sighted = self.key_watch.sighted.as_ref().is_some_and(|(height, _)| *height == ended);
-        self.key_watch.was_quiet = self.key_watch.is_live && !sighted;
+        let quiet = self.key_watch.is_live && !sighted;
+        self.key_watch.quiet_eras = if quiet { self.key_watch.quiet_eras.saturating_add(1) } else { 0 };
         self.key_watch.is_live = self.peers.best_height() <= self.context.height;
         self.key_watch.heard.clear();
         let entry = host.masternode_of(&key);
@@ -436,7 +451,7 @@ impl Machine {
         let height = self.context.height;
         let stage = match self.resume_allowed(host) {
             Err(stage) => Some(stage),
-            Ok(()) if !self.key_watch.was_quiet && self.key_watch.resume.is_none() => {
+            Ok(()) if !self.has_been_quiet() && self.key_watch.resume.is_none() => {
                 match &self.key_watch.stage {
                     // Stays until a quiet era has passed.
                     Stage::Sighted { .. } => None,

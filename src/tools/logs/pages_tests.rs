@@ -1,7 +1,7 @@
 //! Pages of files that are whole, packed, growing and rotated, against the lines read one after the other.
 
 use super::*;
-use crate::tools::logs::files::find;
+use crate::tools::logs::files::{LINE_BYTES_MAX, find};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -318,6 +318,21 @@ fn while_a_process_with_the_same_key_is_connected_a_whole_era_is_listened_to() {
 }
 
 #[test]
+fn a_key_that_a_connected_process_holds_is_taken_over_after_three_quiet_eras_in_a_row() {
+    let mut node = Node::with(0, lost());
+    node.connect(1);
+    node.step(Input::PeerUp { peer: peer(8), vote_key: Some(vote_key(0).public()) });
+    let era = |node: &mut Node, voters: &[u8]| resume_in(&node.decided(voters, Vec::new())).is_some();
+    // The first one was not entered with the others.
+    assert!(!era(&mut node, &[1, 2, 3]));
+    assert!(!era(&mut node, &[1, 2, 3]) && !era(&mut node, &[1, 2, 3]));
+    // One in which it is counted begins the row anew, after the one whose block tells of it.
+    assert!(!era(&mut node, &[0, 1, 2]) && !era(&mut node, &[1, 2, 3]));
+    assert!(!era(&mut node, &[1, 2, 3]) && !era(&mut node, &[1, 2, 3]));
+    assert!(era(&mut node, &[1, 2, 3]));
+}
+
+#[test]
 fn a_node_held_back_signs_nothing_follows_and_signs_again_when_it_has_heard_a_quorum() {
     let mut node = Node::with(0, whole());
     node.hear_from(1);
