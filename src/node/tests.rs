@@ -2,6 +2,7 @@
 
 mod evidence;
 mod masternodes;
+mod relay;
 pub(super) mod servers;
 mod snapshots;
 mod sync;
