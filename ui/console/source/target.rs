@@ -134,7 +134,8 @@ impl SshTarget {
     /// then.
     fn command(&self, program: &str, operate: bool, silent: bool) -> Command {
         let mut command = Command::new("ssh");
-        command.args(["-T", "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3"]);
+        // What changes is text, most of it like the text before.
+        command.args(["-T", "-C", "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3"]);
         if silent {
             command.args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]);
         }
