@@ -377,11 +377,17 @@ pub(super) async fn obey(
     answer
 }
 
+/// Work that blocks, off the threads of the network; its records of the log are of the node it is for.
+fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> tokio::task::JoinHandle<T> {
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
+}
+
 /// A disk that hangs holds up this answer and nothing else.
 async fn noted(backend: &Arc<dyn Backend>, by: &str, order: &str, outcome: &str) {
     let (backend, by, order, outcome) =
         (Arc::clone(backend), by.to_owned(), order.to_owned(), outcome.to_owned());
-    let _noted = tokio::task::spawn_blocking(move || backend.note(&by, &order, &outcome)).await;
+    let _noted = beside(move || backend.note(&by, &order, &outcome)).await;
 }
 
 async fn respond(request: Result<Request, String>, backend: &Arc<dyn Backend>) -> Answer {
@@ -403,13 +409,13 @@ async fn respond(request: Result<Request, String>, backend: &Arc<dyn Backend>) -
         }
         Ok(request @ (Request::Ban { .. } | Request::Unban { .. } | Request::ListBanned)) => {
             let backend = Arc::clone(backend);
-            let answered = tokio::task::spawn_blocking(move || keep_out(request, backend.as_ref())).await;
+            let answered = beside(move || keep_out(request, backend.as_ref())).await;
             let answered = answered.map_err(|failed| failed.to_string()).flatten();
             return answered.unwrap_or_else(|reason| Answer::Refused { reason });
         }
         Ok(Request::Recount) => {
             let backend = Arc::clone(backend);
-            let counted = tokio::task::spawn_blocking(move || backend.recount()).await;
+            let counted = beside(move || backend.recount()).await;
             return match counted.map_err(|failed| failed.to_string()).flatten() {
                 Ok(recounted) => Answer::Recounted { recounted },
                 Err(reason) => Answer::Refused { reason },
@@ -418,7 +424,7 @@ async fn respond(request: Result<Request, String>, backend: &Arc<dyn Backend>) -
         Ok(Request::Proof { txid, trusted }) => {
             let backend = Arc::clone(backend);
             // Proofs are read from the disk.
-            tokio::task::spawn_blocking(move || backend.proof(&txid, trusted)).await
+            beside(move || backend.proof(&txid, trusted)).await
         }
     };
     match proven {
